@@ -1,0 +1,1 @@
+"""When ScalSelect does it: the only package that knows Prefect and DVC."""

@@ -1,0 +1,96 @@
+"""What a selection method is: arrays and its own options in; scores, then rows best first, out.
+
+A method never sees files, paths, models or other methods' options. To add one: write tasks/methods/<name>.py with an
+`Options` dataclass, `score` and `select`, add one line to METHODS and one block to params.yaml.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import TypeAdapter, ValidationError
+
+from tasks.errors import FeatureError, ParamsError
+from tasks.linalg.matrix import Matrix
+
+Columns = dict[str, NDArray[Any]]
+"""Per-row arrays of length n. "score" (float64, higher is better) is always there; others are the method's own."""
+
+
+@dataclass(frozen=True)
+class Tables:
+    """Everything a method may look at, for the n rows in play.
+
+    digests: (n,) str, unique identity used to break ties (equal content gives equal digests).
+    sources: (n,) str, where each row came from.
+    matrices: named Matrix objects, each n rows: "attended", "pooled", "clip.image", "clip.text", "gradients"; and
+        reference sets with their own number of rows, such as "gradients.anchor".
+    columns: named (n,) float64 arrays: "answers.nll", "answers.el2n", "clip.similarity", ...
+    """
+
+    digests: NDArray[np.str_]
+    sources: NDArray[np.str_]
+    matrices: Mapping[str, Matrix] = field(default_factory=dict)
+    columns: Mapping[str, NDArray[np.float64]] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.digests)
+
+    def matrix(self, name: str) -> Matrix:
+        """The named matrix. Raises FeatureError saying which signal is missing."""
+        if name not in self.matrices:
+            raise FeatureError(f"no features `{name}`: add `{name.split('.')[0]}` to extract.signals, or pass a file")
+        return self.matrices[name]
+
+    def column(self, name: str) -> NDArray[np.float64]:
+        """The named column. Raises FeatureError saying which signal is missing."""
+        if name not in self.columns:
+            raise FeatureError(f"no column `{name}`: add `{name.split('.')[0]}` to extract.signals, or pass a file")
+        return self.columns[name]
+
+
+@dataclass(frozen=True)
+class Method:
+    """One row of METHODS.
+
+    options: a frozen dataclass with a default for every field; its fields are the keys of `methods.<name>`.
+    signals: signal names needed under given options.
+    score(tables, options) -> Columns with "score".
+    select(columns, tables, budget, rng, options) -> `budget` distinct row positions, best first.
+    """
+
+    name: str
+    options: type[Any]
+    signals: Callable[[Any], tuple[str, ...]]
+    score: Callable[[Tables, Any], Columns]
+    select: Callable[[Columns, Tables, int, np.random.Generator, Any], NDArray[np.int64]]
+
+    def parse(self, values: Mapping[str, Any]) -> Any:
+        """Options from a params block. Raises ParamsError naming the unknown or ill-typed key."""
+        known = [one.name for one in dataclasses.fields(self.options)]
+        unknown = [key for key in values if key not in known]
+        if unknown:
+            raise ParamsError(f"methods.{self.name}: unknown key `{unknown[0]}`; known: {', '.join(known) or 'none'}")
+        try:
+            return TypeAdapter(self.options).validate_python(dict(values))
+        except ValidationError as error:
+            first = error.errors()[0]
+            key = ".".join(str(part) for part in first["loc"])
+            raise ParamsError(f"methods.{self.name}.{key}: {first['msg']} (got {first['input']!r})") from None
+
+
+def best_first(score: NDArray[np.float64], digests: NDArray[np.str_]) -> NDArray[np.int64]:
+    """All row positions by descending score, ties by digest, then by position. The product's one tie rule."""
+    return np.lexsort((np.arange(len(score)), digests, -score)).astype(np.int64)
+
+
+def take_best(
+    columns: Columns, tables: Tables, budget: int, rng: np.random.Generator, options: Any
+) -> NDArray[np.int64]:
+    """The plain `select`: the `budget` best scores."""
+    return best_first(columns["score"], tables.digests)[:budget]

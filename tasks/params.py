@@ -1,0 +1,297 @@
+"""params.yaml as typed, validated settings. Unknown keys are refused by name: a typo must not run for a night.
+
+Sections follow the stages. `run` says how the work is done (device, workers, engine) and never what comes out, so no
+DVC stage depends on it. Options of a selection method live in `methods.<name>` and are checked against the method's own
+`Options`.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from tasks.errors import ParamsError
+
+
+class Section(BaseModel):
+    """A block of params.yaml: immutable, unknown keys refused."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True, protected_namespaces=())
+
+
+class DatasetSettings(Section):
+    """Which rows come in."""
+
+    path: str = Field(description="file, folder, glob of tar shards, or a hub dataset id")
+    format: Literal["auto", "llava", "messages", "llamafactory", "parquet", "webdataset"] = "auto"
+    image_root: str | None = Field(None, description="images may only lie under here; default: the dataset's folder")
+    source_field: str | None = Field(None, description="field that names a row's source; default: see docs/formats.md")
+    revision: str | None = None
+    config: str | None = None
+    split: str = "train"
+    columns: dict[str, str] = Field(default_factory=dict, description="LLaMA-Factory columns mapping")
+    tags: dict[str, str] = Field(default_factory=dict, description="LLaMA-Factory tags mapping")
+    text_only: Literal["exclude", "keep", "drop"] = "exclude"
+
+
+class Gates(Section):
+    """Limits on the table as a whole; one that fails stops the run before any GPU time."""
+
+    minimum_rows: int = Field(1, ge=0)
+    maximum_reject_share: float = Field(0.2, ge=0, le=1)
+    maximum_text_only_share: float = Field(1.0, ge=0, le=1)
+    maximum_duplicate_share: float = Field(1.0, ge=0, le=1)
+
+
+class ValidateSettings(Section):
+    """What a row must be like."""
+
+    duplicates: Literal["keep", "reject"] = "keep"
+    maximum_pixels: int = Field(178_956_970, gt=0, description="Pillow's own decompression-bomb limit")
+    gates: Gates = Gates()
+
+
+class ModelSettings(Section):
+    """The target VLM, as Hugging Face files. The rows are read through it, so both validate and extract depend on it."""
+
+    path: str = Field(description="local folder or hub id")
+    revision: str | None = None
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    trust_remote_code: bool = False
+    allow_pickle: bool = Field(False, description="load .bin checkpoints, which can run code")
+    max_length: int = Field(4096, gt=0, description="tokens of the rendered conversation, images included")
+    over_length: Literal["reject", "truncate"] = "reject"
+
+
+class ImageSize(Section):
+    """Size the image processor resizes to: edges, or for Qwen-style processors pixel counts."""
+
+    shortest_edge: int | None = Field(None, gt=0)
+    longest_edge: int | None = Field(None, gt=0)
+    height: int | None = Field(None, gt=0)
+    width: int | None = Field(None, gt=0)
+
+
+class PooledSettings(Section):
+    """Mean visual and language states at chosen layers (COINCIDE, PRISM)."""
+
+    model: ModelSettings | None = Field(None, description="default: the target model")
+    layers: tuple[int, ...] = Field((0,), description="decoder layers, counted from 0")
+    tap: Literal["residual", "attention"] = "residual"
+    parts: tuple[Literal["visual", "language"], ...] = ("visual", "language")
+    tanh: Literal["none", "before", "after"] = "none"
+    normalise: bool = Field(False, description="L2-normalise each half, divide by sqrt(halves): unit rows")
+
+
+class AnswersSettings(Section):
+    """Statistics of the response tokens (EL2N, perplexity, margin)."""
+
+    model: ModelSettings | None = None
+    without_image: bool = Field(True, description="also the loss with the images taken out")
+
+
+class ClipSettings(Section):
+    """Image and text embeddings of a CLIP or SigLIP model."""
+
+    model: ModelSettings | None = Field(None, description="must be named to use the signal")
+    text: Literal["question", "answer", "both"] = "question"
+    images: Literal["mean", "max"] = "mean"
+
+
+class GradientsSettings(Section):
+    """Per-sample gradients of chosen parameters, projected (OST, ICONS)."""
+
+    model: ModelSettings | None = None
+    parameters: Literal["last_layer", "projector", "lora"] = "projector"
+    dimension: int = Field(1024, gt=0)
+    projection: Literal["rademacher", "gaussian"] = "rademacher"
+    seed: int = 0
+
+
+class ExtractSettings(Section):
+    """What is measured on each sample. Everything here changes the features."""
+
+    signals: tuple[Literal["attended", "pooled", "answers", "clip", "gradients"], ...] = ("attended",)
+    preset: Literal["default", "official"] = "default"
+    instruction_tokens: Literal["user", "non_answer"] = "user"
+    visual_tokens: Literal["image", "with_markers"] = "image"
+    attention_threshold: float = Field(0.9, gt=0, le=1)
+    image_size: ImageSize | None = None
+    pooled: PooledSettings = PooledSettings()
+    answers: AnswersSettings = AnswersSettings()
+    clip: ClipSettings = ClipSettings()
+    gradients: GradientsSettings = GradientsSettings()
+
+    def resolved(self) -> ExtractSettings:
+        """The settings with `preset` spelled out (image sizes of a preset depend on the family: tasks.vlm)."""
+        if self.preset == "default":
+            return self
+        return self.model_copy(update={"instruction_tokens": "non_answer", "visual_tokens": "with_markers"})
+
+
+class RaySettings(Section):
+    """How `run.engine: ray` spreads extraction over a cluster."""
+
+    address: str | None = Field(None, description="default: start a local cluster")
+    actors: int | None = Field(None, gt=0)
+    cpus_per_actor: float = Field(1.0, gt=0)
+    gpus_per_actor: float = Field(0.0, ge=0)
+    stall_seconds: float = Field(600.0, gt=0, description="no shard finished for this long: stop and say so")
+
+
+class RunSettings(Section):
+    """How the work is done. Nothing here may change a result beyond float32 rounding."""
+
+    engine: Literal["local", "ray"] = "local"
+    device: str = Field("auto", description="auto: every visible GPU, else the CPU")
+    workers: int | None = Field(None, ge=0, description="decoding processes per device; default: cores - devices")
+    token_budget: int = Field(16_384, gt=0, description="tokens per batch, padding included")
+    shard_rows: int = Field(1024, gt=0, description="rows per store shard: what a crash can lose per worker")
+    ray: RaySettings = RaySettings()
+
+
+class ScoreSettings(Section):
+    """Which method scores the rows; its options are in `methods.<method>`."""
+
+    method: str = "scalselect"
+
+
+class SelectSettings(Section):
+    """How many rows to keep, and under which constraints."""
+
+    budget: int | float = Field(0.16, description="a count (integer) or a share of the scored rows (fraction)")
+    seed: int = 0
+    deduplicate: bool = Field(False, description="of rows with equal content, at most one is selected")
+    near_duplicates: float | None = Field(None, gt=0, le=1, description="refuse cosine above this to a row already kept")
+    per_image: int | None = Field(None, gt=0, description="at most this many selected rows per distinct image")
+    quotas: dict[str, int | float] = Field(default_factory=dict, description="source -> exact count or share of N")
+    floors: dict[str, int | float] = Field(default_factory=dict, description="source -> at least this many")
+    keep: tuple[str, ...] = Field((), description="digests or ids always selected, within the budget")
+    drop: tuple[str, ...] = Field((), description="digests or ids never selected")
+
+
+class ExportSettings(Section):
+    """Which files the subset is written as, besides its own format (always written)."""
+
+    formats: tuple[Literal["llava", "messages", "llamafactory", "ms_swift", "parquet", "webdataset"], ...] = ()
+    paths: Literal["relative", "absolute", "media_dir"] = "relative"
+    media_dir: str | None = Field(None, description="with paths: media_dir, the folder trainers resolve images against")
+    name: str = "scalselect-subset"
+    license: str = "other"
+
+
+class RecordSettings(Section):
+    """What a refresh leaves behind once every stage is done."""
+
+    push: bool = Field(True, description="dvc push, when a remote is configured")
+    git_commit: bool = False
+    git_tag: str | None = Field(None, description="tag name; {date} and {digest} are filled in")
+
+
+class Settings(Section):
+    """All of params.yaml."""
+
+    dataset: DatasetSettings
+    validation: ValidateSettings = Field(ValidateSettings(), alias="validate")
+    model: ModelSettings
+    extract: ExtractSettings = ExtractSettings()
+    run: RunSettings = RunSettings()
+    score: ScoreSettings = ScoreSettings()
+    select: SelectSettings = SelectSettings()
+    export: ExportSettings = ExportSettings()
+    record: RecordSettings = RecordSettings()
+    methods: dict[str, dict[str, Any]] = Field(default_factory=dict)
+
+
+def load(path: Path = Path("params.yaml"), overrides: Mapping[str, Any] | None = None) -> Settings:
+    """Read params.yaml and apply dotted overrides such as {"select.budget": 50000}.
+
+    Raises ParamsError naming the file, the key and the nearest known key.
+    """
+    try:
+        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ParamsError(f"{path}: no such file; run `scalselect init` to make a workspace") from None
+    except yaml.YAMLError as error:
+        raise ParamsError(f"{path}: not valid YAML: {error}") from None
+    if not isinstance(tree, dict):
+        raise ParamsError(f"{path}: expected sections such as `dataset:` and `model:`, found {type(tree).__name__}")
+    return parse(tree, overrides or {}, where=str(path))
+
+
+def parse(tree: Mapping[str, Any], overrides: Mapping[str, Any] | None = None, where: str = "settings") -> Settings:
+    """Validate a params tree (the parsed YAML) with overrides applied. Raises ParamsError."""
+    merged = apply_overrides(tree, overrides or {})
+    try:
+        return Settings.model_validate(merged)
+    except ValidationError as error:
+        raise ParamsError("\n".join(f"{where}: {_explain(problem)}" for problem in error.errors())) from None
+
+
+def apply_overrides(tree: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
+    """A deep copy of `tree` with each dotted key set. Raises ParamsError where a key runs through a scalar."""
+    result = _copy(tree)
+    for dotted, value in overrides.items():
+        *parents, last = dotted.split(".")
+        node = result
+        for parent in parents:
+            child = node.setdefault(parent, {})
+            if child is None:
+                child = node[parent] = {}
+            if not isinstance(child, dict):
+                raise ParamsError(f"--set {dotted}: `{parent}` is a value, not a section")
+            node = child
+        node[last] = value
+    return result
+
+
+def parse_assignment(text: str) -> tuple[str, Any]:
+    """Read one `section.key=value` of the command line; the value is YAML, so 0.1, null and [a, b] mean themselves."""
+    key, sign, value = text.partition("=")
+    if not sign or "." not in key:
+        raise ParamsError(f"--set {text!r}: expected section.key=value, for example select.budget=5000")
+    try:
+        return key.strip(), yaml.safe_load(value)
+    except yaml.YAMLError as error:
+        raise ParamsError(f"--set {text!r}: the value is not valid YAML: {error}") from None
+
+
+def _copy(node: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: _copy(value) if isinstance(value, Mapping) else value for key, value in node.items()}
+
+
+def _explain(problem: Any) -> str:
+    where = ".".join(str(part) for part in problem["loc"])
+    if problem["type"] == "extra_forbidden":
+        near = difflib.get_close_matches(str(problem["loc"][-1]), _known(problem["loc"][:-1]), n=1)
+        hint = f"; did you mean `{near[0]}`?" if near else ""
+        return f"unknown key `{where}`{hint}"
+    if problem["type"] == "missing":
+        return f"`{where}` is required"
+    return f"`{where}`: {problem['msg']} (got {problem['input']!r})"
+
+
+def _known(path: tuple[Any, ...]) -> list[str]:
+    """Keys that the section at `path` does accept, as the user writes them."""
+    section: type[BaseModel] = Settings
+    for part in path:
+        for name, field in section.model_fields.items():
+            if part in (name, field.alias):
+                nested = _section_of(field.annotation)
+                if nested is None:
+                    return []
+                section = nested
+                break
+        else:
+            return []
+    return [field.alias or name for name, field in section.model_fields.items()]
+
+
+def _section_of(annotation: Any) -> type[BaseModel] | None:
+    candidates = [annotation, *getattr(annotation, "__args__", ())]
+    return next((one for one in candidates if isinstance(one, type) and issubclass(one, BaseModel)), None)
