@@ -57,7 +57,7 @@ class ValidateSettings(Section):
 
 
 class ModelSettings(Section):
-    """The target VLM, as Hugging Face files. The rows are read through it, so both validate and extract depend on it."""
+    """The target VLM, as Hugging Face files. Rows are read through it: both validate and extract depend on it."""
 
     path: str = Field(description="local folder or hub id")
     revision: str | None = None
@@ -167,7 +167,9 @@ class SelectSettings(Section):
     budget: int | float = Field(0.16, description="a count (integer) or a share of the scored rows (fraction)")
     seed: int = 0
     deduplicate: bool = Field(False, description="of rows with equal content, at most one is selected")
-    near_duplicates: float | None = Field(None, gt=0, le=1, description="refuse cosine above this to a row already kept")
+    near_duplicates: float | None = Field(
+        None, gt=0, le=1, description="refuse cosine above this to a row already kept"
+    )
     per_image: int | None = Field(None, gt=0, description="at most this many selected rows per distinct image")
     quotas: dict[str, int | float] = Field(default_factory=dict, description="source -> exact count or share of N")
     floors: dict[str, int | float] = Field(default_factory=dict, description="source -> at least this many")

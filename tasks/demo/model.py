@@ -21,11 +21,14 @@ IMAGE_EDGE, PATCH = 112, 14
 SPECIAL = ["<unk>", "<s>", "</s>", "<pad>", "<image>"]
 
 # LLaVA-1.5's own wording: USER: ... ASSISTANT: ...
-CHAT_TEMPLATE = """{% for message in messages %}{% if message['role'] == 'system' %}{% for part in message['content'] %}\
-{{ part['text'] }}{% endfor %} {% endif %}{% if message['role'] != 'system' %}{{ message['role'].upper() + ': ' }}\
-{% for part in message['content'] %}{% if part['type'] == 'image' %}{{ '<image>\\n' }}{% else %}{{ part['text'] }}\
-{% endif %}{% endfor %}{% if message['role'] == 'assistant' %}{{ '</s>' }}{% else %}{{ ' ' }}{% endif %}{% endif %}\
-{% endfor %}{% if add_generation_prompt %}{{ 'ASSISTANT: ' }}{% endif %}"""
+CHAT_TEMPLATE = (
+    "{% for message in messages %}"
+    "{% if message['role'] == 'system' %}{% for part in message['content'] %}{{ part['text'] }}{% endfor %} "
+    "{% else %}{{ message['role'].upper() + ': ' }}{% for part in message['content'] %}"
+    "{% if part['type'] == 'image' %}{{ '<image>\n' }}{% else %}{{ part['text'] }}{% endif %}{% endfor %}"
+    "{% if message['role'] == 'assistant' %}{{ '</s>' }}{% else %}{{ ' ' }}{% endif %}{% endif %}{% endfor %}"
+    "{% if add_generation_prompt %}{{ 'ASSISTANT: ' }}{% endif %}"
+)
 
 
 def save_model(folder: Path, texts: list[str], seed: int, width: int = 128, layers: int = 4) -> None:
