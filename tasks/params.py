@@ -29,8 +29,12 @@ class DatasetSettings(Section):
 
     path: str = Field(description="file, folder, glob of tar shards, or a hub dataset id")
     format: Literal["auto", "llava", "messages", "llamafactory", "parquet", "webdataset"] = "auto"
-    image_root: str | None = Field(None, description="images may only lie under here; default: the dataset's folder")
-    source_field: str | None = Field(None, description="field that names a row's source; default: see docs/formats.md")
+    image_root: str | None = Field(
+        default=None, description="images may only lie under here; default: the dataset's folder"
+    )
+    source_field: str | None = Field(
+        default=None, description="field that names a row's source; default: see docs/formats.md"
+    )
     revision: str | None = None
     config: str | None = None
     split: str = "train"
@@ -42,17 +46,17 @@ class DatasetSettings(Section):
 class Gates(Section):
     """Limits on the table as a whole; one that fails stops the run before any GPU time."""
 
-    minimum_rows: int = Field(1, ge=0)
-    maximum_reject_share: float = Field(0.2, ge=0, le=1)
-    maximum_text_only_share: float = Field(1.0, ge=0, le=1)
-    maximum_duplicate_share: float = Field(1.0, ge=0, le=1)
+    minimum_rows: int = Field(default=1, ge=0)
+    maximum_reject_share: float = Field(default=0.2, ge=0, le=1)
+    maximum_text_only_share: float = Field(default=1.0, ge=0, le=1)
+    maximum_duplicate_share: float = Field(default=1.0, ge=0, le=1)
 
 
 class ValidateSettings(Section):
     """What a row must be like."""
 
     duplicates: Literal["keep", "reject"] = "keep"
-    maximum_pixels: int = Field(178_956_970, gt=0, description="Pillow's own decompression-bomb limit")
+    maximum_pixels: int = Field(default=178_956_970, gt=0, description="Pillow's own decompression-bomb limit")
     gates: Gates = Gates()
 
 
@@ -63,42 +67,42 @@ class ModelSettings(Section):
     revision: str | None = None
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     trust_remote_code: bool = False
-    allow_pickle: bool = Field(False, description="load .bin checkpoints, which can run code")
-    max_length: int = Field(4096, gt=0, description="tokens of the rendered conversation, images included")
+    allow_pickle: bool = Field(default=False, description="load .bin checkpoints, which can run code")
+    max_length: int = Field(default=4096, gt=0, description="tokens of the rendered conversation, images included")
     over_length: Literal["reject", "truncate"] = "reject"
 
 
 class ImageSize(Section):
     """Size the image processor resizes to: edges, or for Qwen-style processors pixel counts."""
 
-    shortest_edge: int | None = Field(None, gt=0)
-    longest_edge: int | None = Field(None, gt=0)
-    height: int | None = Field(None, gt=0)
-    width: int | None = Field(None, gt=0)
+    shortest_edge: int | None = Field(default=None, gt=0)
+    longest_edge: int | None = Field(default=None, gt=0)
+    height: int | None = Field(default=None, gt=0)
+    width: int | None = Field(default=None, gt=0)
 
 
 class PooledSettings(Section):
     """Mean visual and language states at chosen layers (COINCIDE, PRISM)."""
 
-    model: ModelSettings | None = Field(None, description="default: the target model")
-    layers: tuple[int, ...] = Field((0,), description="decoder layers, counted from 0")
+    model: ModelSettings | None = Field(default=None, description="default: the target model")
+    layers: tuple[int, ...] = Field(default=(0,), description="decoder layers, counted from 0")
     tap: Literal["residual", "attention"] = "residual"
     parts: tuple[Literal["visual", "language"], ...] = ("visual", "language")
     tanh: Literal["none", "before", "after"] = "none"
-    normalise: bool = Field(False, description="L2-normalise each half, divide by sqrt(halves): unit rows")
+    normalise: bool = Field(default=False, description="L2-normalise each half, divide by sqrt(halves): unit rows")
 
 
 class AnswersSettings(Section):
     """Statistics of the response tokens (EL2N, perplexity, margin)."""
 
     model: ModelSettings | None = None
-    without_image: bool = Field(True, description="also the loss with the images taken out")
+    without_image: bool = Field(default=True, description="also the loss with the images taken out")
 
 
 class ClipSettings(Section):
     """Image and text embeddings of a CLIP or SigLIP model."""
 
-    model: ModelSettings | None = Field(None, description="must be named to use the signal")
+    model: ModelSettings | None = Field(default=None, description="must be named to use the signal")
     text: Literal["question", "answer", "both"] = "question"
     images: Literal["mean", "max"] = "mean"
 
@@ -108,7 +112,7 @@ class GradientsSettings(Section):
 
     model: ModelSettings | None = None
     parameters: Literal["last_layer", "projector", "lora"] = "projector"
-    dimension: int = Field(1024, gt=0)
+    dimension: int = Field(default=1024, gt=0)
     projection: Literal["rademacher", "gaussian"] = "rademacher"
     seed: int = 0
 
@@ -120,7 +124,7 @@ class ExtractSettings(Section):
     preset: Literal["default", "official"] = "default"
     instruction_tokens: Literal["user", "non_answer"] = "user"
     visual_tokens: Literal["image", "with_markers"] = "image"
-    attention_threshold: float = Field(0.9, gt=0, le=1)
+    attention_threshold: float = Field(default=0.9, gt=0, le=1)
     image_size: ImageSize | None = None
     pooled: PooledSettings = PooledSettings()
     answers: AnswersSettings = AnswersSettings()
@@ -137,21 +141,23 @@ class ExtractSettings(Section):
 class RaySettings(Section):
     """How `run.engine: ray` spreads extraction over a cluster."""
 
-    address: str | None = Field(None, description="default: start a local cluster")
-    actors: int | None = Field(None, gt=0)
-    cpus_per_actor: float = Field(1.0, gt=0)
-    gpus_per_actor: float = Field(0.0, ge=0)
-    stall_seconds: float = Field(600.0, gt=0, description="no shard finished for this long: stop and say so")
+    address: str | None = Field(default=None, description="default: start a local cluster")
+    actors: int | None = Field(default=None, gt=0)
+    cpus_per_actor: float = Field(default=1.0, gt=0)
+    gpus_per_actor: float = Field(default=0.0, ge=0)
+    stall_seconds: float = Field(default=600.0, gt=0, description="no shard finished for this long: stop and say so")
 
 
 class RunSettings(Section):
     """How the work is done. Nothing here may change a result beyond float32 rounding."""
 
     engine: Literal["local", "ray"] = "local"
-    device: str = Field("auto", description="auto: every visible GPU, else the CPU")
-    workers: int | None = Field(None, ge=0, description="decoding processes per device; default: cores - devices")
-    token_budget: int = Field(16_384, gt=0, description="tokens per batch, padding included")
-    shard_rows: int = Field(1024, gt=0, description="rows per store shard: what a crash can lose per worker")
+    device: str = Field(default="auto", description="auto: every visible GPU, else the CPU")
+    workers: int | None = Field(
+        default=None, ge=0, description="decoding processes per device; default: cores - devices"
+    )
+    token_budget: int = Field(default=16_384, gt=0, description="tokens per batch, padding included")
+    shard_rows: int = Field(default=1024, gt=0, description="rows per store shard: what a crash can lose per worker")
     ray: RaySettings = RaySettings()
 
 
@@ -164,17 +170,17 @@ class ScoreSettings(Section):
 class SelectSettings(Section):
     """How many rows to keep, and under which constraints."""
 
-    budget: int | float = Field(0.16, description="a count (integer) or a share of the scored rows (fraction)")
+    budget: int | float = Field(default=0.16, description="a count (integer) or a share of the scored rows (fraction)")
     seed: int = 0
-    deduplicate: bool = Field(False, description="of rows with equal content, at most one is selected")
+    deduplicate: bool = Field(default=False, description="of rows with equal content, at most one is selected")
     near_duplicates: float | None = Field(
-        None, gt=0, le=1, description="refuse cosine above this to a row already kept"
+        default=None, gt=0, le=1, description="refuse cosine above this to a row already kept"
     )
-    per_image: int | None = Field(None, gt=0, description="at most this many selected rows per distinct image")
+    per_image: int | None = Field(default=None, gt=0, description="at most this many selected rows per distinct image")
     quotas: dict[str, int | float] = Field(default_factory=dict, description="source -> exact count or share of N")
     floors: dict[str, int | float] = Field(default_factory=dict, description="source -> at least this many")
-    keep: tuple[str, ...] = Field((), description="digests or ids always selected, within the budget")
-    drop: tuple[str, ...] = Field((), description="digests or ids never selected")
+    keep: tuple[str, ...] = Field(default=(), description="digests or ids always selected, within the budget")
+    drop: tuple[str, ...] = Field(default=(), description="digests or ids never selected")
 
 
 class ExportSettings(Section):
@@ -182,7 +188,9 @@ class ExportSettings(Section):
 
     formats: tuple[Literal["llava", "messages", "llamafactory", "ms_swift", "parquet", "webdataset"], ...] = ()
     paths: Literal["relative", "absolute", "media_dir"] = "relative"
-    media_dir: str | None = Field(None, description="with paths: media_dir, the folder trainers resolve images against")
+    media_dir: str | None = Field(
+        default=None, description="with paths: media_dir, the folder trainers resolve images against"
+    )
     name: str = "scalselect-subset"
     license: str = "other"
 
@@ -190,16 +198,16 @@ class ExportSettings(Section):
 class RecordSettings(Section):
     """What a refresh leaves behind once every stage is done."""
 
-    push: bool = Field(True, description="dvc push, when a remote is configured")
+    push: bool = Field(default=True, description="dvc push, when a remote is configured")
     git_commit: bool = False
-    git_tag: str | None = Field(None, description="tag name; {date} and {digest} are filled in")
+    git_tag: str | None = Field(default=None, description="tag name; {date} and {digest} are filled in")
 
 
 class Settings(Section):
     """All of params.yaml."""
 
     dataset: DatasetSettings
-    validation: ValidateSettings = Field(ValidateSettings(), alias="validate")
+    validation: ValidateSettings = Field(default=ValidateSettings(), alias="validate")
     model: ModelSettings
     extract: ExtractSettings = ExtractSettings()
     run: RunSettings = RunSettings()
