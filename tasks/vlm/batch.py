@@ -1,0 +1,104 @@
+"""What one sample becomes before the model sees it, and how samples stand together in a batch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import BoolTensor, Tensor
+
+# Inputs with one value per token; everything else holds one entry per image, patch or row.
+SEQUENCES = ("input_ids", "attention_mask", "token_type_ids", "mm_token_type_ids")
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """One sample as the processor made it, unpadded.
+
+    inputs: what the model's forward takes; sequence inputs are (1, L), the others keep the processor's leading axis.
+    visual, instruction, answer: (L,) masks, no two true at one token.
+    """
+
+    inputs: dict[str, Tensor]
+    visual: BoolTensor
+    instruction: BoolTensor
+    answer: BoolTensor
+
+    @property
+    def n_tokens(self) -> int:
+        """Length of the rendered conversation, images included."""
+        return len(self.visual)
+
+    @property
+    def n_visual(self) -> int:
+        """How many of the tokens are visual."""
+        return int(self.visual.sum())
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Samples padded to one length L; masks are (B, L), disjoint, and false on padding."""
+
+    inputs: dict[str, Tensor]
+    visual: BoolTensor
+    instruction: BoolTensor
+    answer: BoolTensor
+
+    def __len__(self) -> int:
+        return len(self.visual)
+
+    def to(self, device: torch.device, dtype: torch.dtype) -> Batch:
+        """The same batch with inputs on `device`, floating inputs in the model's dtype. Masks stay where they are."""
+        inputs = {
+            name: value.to(device, dtype if value.is_floating_point() else None) for name, value in self.inputs.items()
+        }
+        return Batch(inputs, self.visual, self.instruction, self.answer)
+
+
+def collate(samples: Sequence[Prepared], pad_id: int = 0, side: Literal["left", "right"] = "right") -> Batch:
+    """Stack samples into one batch.
+
+    `pad_id` must be an ordinary text token: it is masked out, but a model that looks for image tokens by id would
+    count an image id there. The right side is the default because a causal model then never meets the padding.
+    """
+    length = max(sample.n_tokens for sample in samples)
+
+    def pad(row: Tensor, fill: int) -> Tensor:
+        missing = length - row.shape[-1]
+        return torch.nn.functional.pad(row, (missing, 0) if side == "left" else (0, missing), value=fill)
+
+    inputs = {}
+    for name in _names(samples):
+        values = [sample.inputs[name] for sample in samples if name in sample.inputs]
+        if name in SEQUENCES:
+            inputs[name] = torch.cat([pad(value, pad_id if name == "input_ids" else 0) for value in values])
+        else:
+            inputs[name] = stack(values)
+    return Batch(
+        inputs,
+        *(_masks(samples, one, pad) for one in (lambda s: s.visual, lambda s: s.instruction, lambda s: s.answer)),
+    )
+
+
+def stack(values: Sequence[Tensor]) -> Tensor:
+    """Join along the first axis, zero-padding the others to the largest: images of unequal size or patch count."""
+    shape = [max(sizes) for sizes in zip(*(value.shape[1:] for value in values), strict=True)]
+    return torch.cat([_grow(value, shape) for value in values])
+
+
+def _names(samples: Iterable[Prepared]) -> list[str]:
+    return list(dict.fromkeys(name for sample in samples for name in sample.inputs))
+
+
+def _masks(
+    samples: Sequence[Prepared], mask: Callable[[Prepared], Tensor], pad: Callable[[Tensor, int], Tensor]
+) -> BoolTensor:
+    return torch.stack([pad(mask(sample), 0) for sample in samples])  # type: ignore[return-value]
+
+
+def _grow(value: Tensor, shape: Sequence[int]) -> Tensor:
+    missing = [(0, want - have) for want, have in zip(shape, value.shape[1:], strict=True)]
+    padding = [amount for pair in reversed(missing) for amount in pair]
+    return torch.nn.functional.pad(value, padding) if any(padding) else value

@@ -1,0 +1,175 @@
+"""The door to this room: which signals go together, what they depend on, and the extractor that computes them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import reduce
+from operator import or_
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import torch
+import transformers
+
+from tasks.errors import ParamsError
+from tasks.params import ExtractSettings, ModelSettings, Settings
+from tasks.sample import Sample, digest_json
+from tasks.vlm.batch import Prepared, collate
+from tasks.vlm.checkpoint import digest_file, digest_tensors, open_checkpoint, small_files
+from tasks.vlm.counting import counter
+from tasks.vlm.forward import Taps, run
+from tasks.vlm.loading import Plan, load, plan
+from tasks.vlm.preparation import Preparer
+from tasks.vlm.processing import Processor
+from tasks.vlm.pruning import Need
+from tasks.vlm.signals import SIGNALS
+
+# Raise when the same files and settings would give other features than before: rows in a store are then not reused.
+RULES = 1
+
+# Small files that say nothing about how a sample is read into tokens and pixels.
+NOT_PROCESSOR = ("config.json", "generation_config.json")
+
+
+@dataclass(frozen=True)
+class Description:
+    """What a group of signals depends on and yields, known without loading weights.
+
+    fingerprints: signal -> digest of everything that decides its features.
+    record: what the manifest says about the model.
+    matrices: signal -> {column: width}; statistics: signal -> [(column, Arrow type)].
+    """
+
+    fingerprints: dict[str, str]
+    record: dict[str, Any]
+    matrices: dict[str, dict[str, int]]
+    statistics: dict[str, list[tuple[str, pa.DataType]]]
+
+
+class Extractor:
+    """One model in memory, computing the signals that share it: one forward per batch."""
+
+    def __init__(self, settings: Settings, signals: tuple[str, ...], device: str) -> None:
+        self._extract = settings.extract.resolved()
+        self._signals = signals
+        self._settings = model_of(settings, signals[0])
+        self._taps = _taps(self._extract, signals)
+        planned = plan(self._settings, need(self._taps))
+        self._folder = planned.checkpoint.folder
+        self._device = torch.device(device)
+        self._dtype = planned.dtype
+        self._model = load(planned, device)
+        self._pad_id = self.preparer().processor.pad_id
+
+    def preparer(self) -> Preparer:
+        """The weightless part, to be pickled into worker processes."""
+        return Preparer(self._folder, self._settings, self._extract, self._signals)
+
+    def compute(self, batch: list[Prepared]) -> dict[str, dict[str, np.ndarray[Any, Any]]]:
+        """Columns of each signal, row i for batch[i]. Out-of-memory errors of torch are the caller's to handle."""
+        padded = collate(batch, self._pad_id).to(self._device, self._dtype)
+        record = run(self._model, padded, self._taps)
+        return {name: SIGNALS[name].compute(padded, record, self._extract) for name in self._signals}
+
+
+def groups(settings: Settings) -> list[tuple[str, ...]]:
+    """The signals asked for, those that share a model and precision together, in order of first mention.
+
+    Raises ParamsError for a signal that is not known here.
+    """
+    found: dict[str, list[str]] = {}
+    for name in dict.fromkeys(settings.extract.signals):
+        if name not in SIGNALS:
+            raise ParamsError(f"extract.signals: `{name}` cannot be extracted; known: {', '.join(SIGNALS)}")
+        found.setdefault(model_of(settings, name).model_dump_json(), []).append(name)
+    return [tuple(names) for names in found.values()]
+
+
+def describe(settings: Settings, signals: tuple[str, ...]) -> Description:
+    """What `signals` (one group) will be computed from. Reads files, loads no weights. Raises ModelError."""
+    extract, model = settings.extract.resolved(), model_of(settings, signals[0])
+    planned = plan(model, need(_taps(extract, signals)))
+    processor = Processor(planned.checkpoint.folder, model, extract)
+    record = _record(planned, model, processor)
+    width = planned.config.get_text_config().hidden_size
+    return Description(
+        fingerprints={name: _fingerprint(settings, name, planned, processor, record) for name in signals},
+        record=record,
+        matrices={name: SIGNALS[name].matrices(extract, width) for name in signals},
+        statistics={name: SIGNALS[name].STATISTICS for name in signals},
+    )
+
+
+def token_counter(settings: Settings) -> Callable[[Sample], int]:
+    """How many tokens a sample becomes when rendered for the target model, images included. Loads no weights."""
+    folder = open_checkpoint(settings.model, weights=False).folder
+    return counter(Preparer(folder, settings.model, settings.extract.resolved(), ()))
+
+
+def model_of(settings: Settings, signal: str) -> ModelSettings:
+    """The model a signal is read from: its own, or the target."""
+    own = getattr(getattr(settings.extract, signal, None), "model", None)
+    return own or settings.model
+
+
+def need(taps: Taps) -> Need:
+    """How much of the model has to be there."""
+    return Need(taps.depth, head=taps.final)
+
+
+def _taps(extract: ExtractSettings, signals: tuple[str, ...]) -> Taps:
+    return reduce(or_, (SIGNALS[name].taps(extract) for name in signals))
+
+
+def _fingerprint(settings: Settings, signal: str, planned: Plan, processor: Processor, record: dict[str, Any]) -> str:
+    """A signal's own tensors count, not those of the group: adding a signal must not make others' rows stale."""
+    extract = settings.extract.resolved()
+    own = plan(model_of(settings, signal), need(SIGNALS[signal].taps(extract)))
+    return digest_json(
+        {
+            "rules": RULES,
+            "signal": signal,
+            "tensors": digest_tensors(own.checkpoint, own.tensors),
+            "config": record["files"]["config.json"],
+            "processor": record["processor"],
+            "chat_template": record["chat_template"],
+            "image_backend": processor.backend,
+            "image_size": processor.image_size,
+            "dtype": record["dtype"],
+            "max_length": record["max_length"],
+            "over_length": record["over_length"],
+            "preset": extract.preset,
+            "instruction_tokens": extract.instruction_tokens,
+            "visual_tokens": extract.visual_tokens,
+            "options": SIGNALS[signal].options(extract),
+        }
+    )
+
+
+def _record(planned: Plan, model: ModelSettings, processor: Processor) -> dict[str, Any]:
+    checkpoint = planned.checkpoint
+    shards = sorted({checkpoint.weights[name] for name in planned.tensors})
+    paths = [*small_files(checkpoint.folder), *map(checkpoint.shard, shards)]
+    files = {path.name: digest_file(path) for path in paths}
+    template = processor.inner.chat_template or processor.tokenizer.chat_template
+    return {
+        "model": checkpoint.source,
+        "revision": model.revision,
+        "commit": checkpoint.commit,
+        "family": planned.family,
+        "files": files,
+        "tensors": digest_tensors(checkpoint, planned.tensors),
+        "tensor_count": len(planned.tensors),
+        "processor": digest_json(
+            {name: one for name, one in files.items() if name not in NOT_PROCESSOR and name not in shards}
+        ),
+        "chat_template": digest_json(template),
+        "image_backend": processor.backend,
+        "dtype": str(planned.dtype).removeprefix("torch."),
+        "max_length": model.max_length,
+        "over_length": model.over_length,
+        "transformers": transformers.__version__,
+        "torch": torch.__version__,
+    }

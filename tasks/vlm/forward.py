@@ -1,0 +1,99 @@
+"""One forward of one batch, feeding every signal that asked for something, stopped once all have it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from tasks.errors import ModelError
+from tasks.vlm.batch import Batch
+from tasks.vlm.capture import capturing
+from tasks.vlm.pruning import decoder
+
+
+@dataclass(frozen=True)
+class Taps:
+    """What signals want of a forward.
+
+    rows: attention of instruction tokens to visual tokens at decoder layer 0.
+    layers: decoder layers whose raw output (residual stream, before any norm or later injection) is kept.
+    attention: decoder layers whose attention output projection (before the residual addition) is kept.
+    final: the last hidden state after the final norm; the forward then runs to its end.
+    """
+
+    rows: bool = False
+    layers: frozenset[int] = frozenset()
+    attention: frozenset[int] = frozenset()
+    final: bool = False
+
+    def __or__(self, other: Taps) -> Taps:
+        return Taps(
+            self.rows or other.rows,
+            self.layers | other.layers,
+            self.attention | other.attention,
+            self.final or other.final,
+        )
+
+    @property
+    def depth(self) -> int:
+        """How many decoder layers have to run."""
+        return 1 + max([*self.layers, *self.attention, 0])
+
+
+@dataclass
+class Record:
+    """What a forward left: attention[b] is (n_visual,), hidden and projected map a layer to (B, L, d)."""
+
+    attention: list[Tensor] = field(default_factory=list)
+    hidden: dict[int, Tensor] = field(default_factory=dict)
+    projected: dict[int, Tensor] = field(default_factory=dict)
+    final: Tensor | None = None
+
+
+class _ReachedError(Exception):
+    """The deepest layer asked for has spoken; nothing after it needs to run."""
+
+
+@torch.inference_mode()
+def run(model: Any, batch: Batch, taps: Taps) -> Record:
+    """Forward `batch` (already on the model's device) and return what `taps` ask for. Raises ModelError."""
+    record = Record()
+    layers = decoder(model).layers
+    with ExitStack() as stack:
+        rows = stack.enter_context(capturing(batch)) if taps.rows else None
+        for index in taps.attention:
+            hook = layers[index].self_attn.register_forward_hook(_keep(record.projected, index))
+            stack.callback(hook.remove)
+        for index in taps.layers:
+            hook = layers[index].register_forward_hook(_keep(record.hidden, index))
+            stack.callback(hook.remove)
+        if not taps.final:
+            stack.callback(layers[taps.depth - 1].register_forward_hook(_stop).remove)
+        try:
+            record.final = model(**batch.inputs, use_cache=False).last_hidden_state
+        except _ReachedError:
+            pass
+    if rows is not None:
+        if len(rows.attention) != len(batch):
+            raise ModelError(
+                f"model family `{model.config.model_type}` is not supported: its first decoder layer "
+                "does not call transformers' attention interface, so its attention cannot be read"
+            )
+        record.attention = rows.attention
+    return record
+
+
+def _keep(store: dict[int, Tensor], index: int) -> Callable[..., None]:
+    def hook(module: Any, inputs: Any, output: Any) -> None:
+        store[index] = output[0] if isinstance(output, tuple) else output
+
+    return hook
+
+
+def _stop(module: Any, inputs: Any, output: Any) -> None:
+    raise _ReachedError
