@@ -1,0 +1,104 @@
+"""Rows and cells of Parquet and Arrow files, by position.
+
+Row groups are read whole and a few are remembered, because rows are mostly asked for in order. Arrow files (what
+`datasets` saves) are mapped into memory, not read.
+"""
+
+from __future__ import annotations
+
+import threading
+from bisect import bisect_right
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import accumulate
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+_GROUPS_REMEMBERED = 4
+_LOCK = threading.Lock()  # a ParquetFile may not be read from two threads at once
+
+
+@dataclass(frozen=True, slots=True)
+class RowRef:
+    """A row of a Parquet or Arrow file, counted from 0 within the file."""
+
+    path: Path
+    row: int
+
+
+def schema(path: Path) -> pa.Schema:
+    """Column names and types, with metadata. Raises OSError or pyarrow.ArrowInvalid for what is not such a file."""
+    if path.suffix == ".arrow":
+        return _mapped(path, _stamp(path)).schema
+    return pq.read_schema(path)
+
+
+def count(path: Path) -> int:
+    """Number of rows."""
+    return len(_mapped(path, _stamp(path))) if path.suffix == ".arrow" else int(pq.read_metadata(path).num_rows)
+
+
+def batches(path: Path, rows: int = 64) -> Iterator[pa.RecordBatch]:
+    """All rows in order, at most `rows` at a time."""
+    if path.suffix == ".arrow":
+        yield from _mapped(path, _stamp(path)).to_batches(max_chunksize=rows)
+        return
+    with pq.ParquetFile(path) as file:
+        yield from file.iter_batches(batch_size=rows)
+
+
+def read_row(ref: RowRef) -> pa.Table:
+    """One row as a table of one row, all columns."""
+    return _slice(ref.path, ref.row, None)
+
+
+def read_image(path: Path, row: int, column: str, index: int) -> bytes:
+    """Encoded bytes of the image in a cell: a binary, a {bytes, path} struct, or item `index` of a list of either.
+
+    Raises LookupError when the cell holds no bytes.
+    """
+    cell = _slice(path, row, column).column(column)[0]
+    if pa.types.is_list(cell.type) or pa.types.is_large_list(cell.type) or pa.types.is_fixed_size_list(cell.type):
+        cell = cell.values[index]
+    value: Any = cell.as_py()
+    data = value.get("bytes") if isinstance(value, dict) else value
+    if data is None:
+        raise LookupError(f"no image bytes in row {row}, column {column}")
+    return bytes(data)
+
+
+def _slice(path: Path, row: int, column: str | None) -> pa.Table:
+    stamp = _stamp(path)
+    with _LOCK:
+        if path.suffix == ".arrow":
+            return _mapped(path, stamp).slice(row, 1)
+        starts = _group_starts(path, stamp)
+        group = bisect_right(starts, row) - 1
+        return _group(path, stamp, group, column).slice(row - starts[group], 1)
+
+
+def _stamp(path: Path) -> tuple[int, int]:
+    """Changes when the file is replaced, so that nothing stale is remembered."""
+    status = path.stat()
+    return status.st_mtime_ns, status.st_size
+
+
+@lru_cache(maxsize=64)
+def _mapped(path: Path, stamp: tuple[int, int]) -> pa.Table:
+    return pa.ipc.open_stream(pa.memory_map(str(path))).read_all()
+
+
+@lru_cache(maxsize=64)
+def _group_starts(path: Path, stamp: tuple[int, int]) -> list[int]:
+    metadata = pq.read_metadata(path)
+    return [0, *accumulate(metadata.row_group(group).num_rows for group in range(metadata.num_row_groups))]
+
+
+@lru_cache(maxsize=_GROUPS_REMEMBERED)
+def _group(path: Path, stamp: tuple[int, int], group: int, column: str | None) -> pa.Table:
+    with pq.ParquetFile(path) as file:
+        return file.read_row_group(group, columns=None if column is None else [column])

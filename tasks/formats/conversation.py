@@ -1,0 +1,193 @@
+"""Turns and images out of the many spellings of a conversation; one Row out of one decoded object."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path, PurePath
+from typing import Any
+
+from tasks import images
+from tasks.formats.record import Row
+from tasks.problem import Problem
+from tasks.sample import IMAGE_PLACEHOLDER, ImageRef, Turn
+
+ROLES = {"system": "system", "human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant"}
+SOURCE_FIELDS = ("source", "dataset", "channel")
+
+
+@dataclass(frozen=True, slots=True)
+class Spelling:
+    """Which fields hold what. Of several names the first that is there counts.
+
+    `leading_images`: a row with images and no `<image>` anywhere shows them before the first user turn.
+    """
+
+    turns: tuple[str, ...]
+    role: tuple[str, ...]
+    content: tuple[str, ...]
+    images: tuple[str, ...]
+    system: str | None = None
+    roles: Mapping[str, str] = field(default_factory=lambda: ROLES)
+    leading_images: bool = False
+
+
+class _UnreadableError(Exception):
+    """Carries a Problem out of the depths of a row; never leaves this module."""
+
+    def __init__(self, reason: str, detail: str) -> None:
+        self.problem = Problem(reason, detail)
+
+
+def read_row(row: int, original: Any, value: Any, spelling: Spelling, root: Path, source_field: str | None) -> Row:
+    """The Row of a decoded JSON object (or of a Problem, where decoding failed). Never raises for what is in it."""
+    empty = Row(row, original, None, "", (), ())
+    if isinstance(value, Problem):
+        return replace(empty, problem=value)
+    if not isinstance(value, Mapping):
+        return replace(empty, problem=Problem("not_an_object", f"expected an object, found {_kind(value)}"))
+    named = replace(empty, id=_read_id(value), source=_read_source(value, source_field))
+    try:
+        turns, refs = _read_conversation(value, spelling, root)
+    except _UnreadableError as error:
+        return replace(named, problem=error.problem)
+    source = named.source if named.source or source_field else _folder(refs, root)
+    return replace(named, turns=turns, images=refs, source=source)
+
+
+def _read_conversation(
+    value: Mapping[str, Any], spelling: Spelling, root: Path
+) -> tuple[tuple[Turn, ...], tuple[ImageRef, ...]]:
+    messages = _list_of_turns(_first(value, spelling.turns), spelling)
+    turns, slots = [], []
+    for index, message in enumerate(messages):
+        turn, own = _read_turn(index, message, spelling)
+        turns.append(turn)
+        slots += own
+    turns = _with_system(turns, value, spelling)
+    listed = [_resolve(image, root) for image in _list_of_images(_first(value, spelling.images))]
+    if spelling.leading_images and listed and not slots:
+        turns = _show_first(turns, len(listed))
+    return tuple(turns), tuple(_fill(slots, listed, root))
+
+
+def _list_of_turns(found: Any, spelling: Spelling) -> Sequence[Any]:
+    if isinstance(found, Mapping):  # older `datasets` store a list of structs as a struct of lists
+        columns = [column for column in found.values() if isinstance(column, list)]
+        found = [dict(zip(found, values, strict=True)) for values in zip(*columns, strict=False)] if columns else None
+    if not isinstance(found, list) or not found:
+        raise _UnreadableError("no_turns", f"no turns in {' or '.join(f'`{name}`' for name in spelling.turns)}")
+    return found
+
+
+def _read_turn(index: int, message: Any, spelling: Spelling) -> tuple[Turn, list[Any]]:
+    """The turn, and for each `<image>` in it the image it names itself (None: the next one of the row's list)."""
+    if not isinstance(message, Mapping):
+        raise _UnreadableError("malformed_turn", f"turn {index} is {_kind(message)}, not an object")
+    role, content = _first(message, spelling.role), _first(message, spelling.content)
+    if not isinstance(role, str) or role not in spelling.roles:
+        raise _UnreadableError("unknown_role", f"turn {index}: {json.dumps(role)[:80]}")
+    pieces, slots = [], []
+    for piece, own in _parts(index, content):
+        pieces.append(piece)
+        slots += own
+    text = "".join(pieces)
+    if not images.is_unicode(text):
+        raise _UnreadableError("malformed_text", f"turn {index}: not valid Unicode (a lone surrogate, or not UTF-8)")
+    return Turn(spelling.roles[role], text), slots
+
+
+def _parts(index: int, content: Any) -> Iterator[tuple[str, list[Any]]]:
+    """Text pieces in order, each with the images its placeholders name."""
+    for part in content if isinstance(content, list) else [content]:
+        text = part.get("text") if isinstance(part, Mapping) and part.get("type") == "text" else part
+        if isinstance(text, str):
+            yield text, [None] * text.count(IMAGE_PLACEHOLDER)
+        elif isinstance(part, Mapping) and part.get("type") in ("image", "image_url"):
+            yield IMAGE_PLACEHOLDER, [_first(part, ("image", "image_url", "path", "url"))]
+        else:
+            shown = f"a part of type {part['type']!r}" if isinstance(part, Mapping) and "type" in part else _kind(part)
+            raise _UnreadableError("non_string_content", f"turn {index}: {shown}")
+
+
+def _with_system(turns: list[Turn], value: Mapping[str, Any], spelling: Spelling) -> list[Turn]:
+    """A system prompt kept in a field of its own becomes the first turn, unless there is one."""
+    prompt = value.get(spelling.system) if spelling.system else None
+    if not prompt or turns[0].role == "system":
+        return turns
+    if not isinstance(prompt, str):
+        raise _UnreadableError("non_string_content", f"`{spelling.system}` is {_kind(prompt)}")
+    return [Turn("system", prompt), *turns]
+
+
+def _show_first(turns: list[Turn], count: int) -> list[Turn]:
+    first = next((index for index, turn in enumerate(turns) if turn.role == "user"), None)
+    if first is None:
+        return turns
+    shown = Turn("user", IMAGE_PLACEHOLDER * count + turns[first].content)
+    return [*turns[:first], shown, *turns[first + 1 :]]
+
+
+def _fill(slots: list[Any], listed: list[ImageRef], root: Path) -> Iterator[ImageRef]:
+    """Images in the order they are shown; any that nobody shows come last, for validation to count."""
+    remaining = iter(listed)
+    for own in slots:
+        ref = next(remaining, None) if own is None else _resolve(own, root)
+        if ref is not None:
+            yield ref
+    yield from remaining
+
+
+def _list_of_images(found: Any) -> list[Any]:
+    if found is None or found == "":
+        return []
+    return found if isinstance(found, list) else [found]
+
+
+def _resolve(image: Any, root: Path) -> ImageRef:
+    if isinstance(image, Mapping):
+        image = _first(image, ("path", "url"))
+    if isinstance(image, str):
+        image = images.locate(image, root)
+    if isinstance(image, Problem):
+        raise _UnreadableError(image.reason, image.detail)
+    if not isinstance(image, ImageRef):
+        raise _UnreadableError("malformed_images", f"expected a file name, found {_kind(image)}")
+    return image
+
+
+def _read_id(value: Mapping[str, Any]) -> str | None:
+    found = value.get("id")
+    if found is None:
+        return None
+    return _clean(found if isinstance(found, str) else json.dumps(found, default=str))
+
+
+def _read_source(value: Mapping[str, Any], source_field: str | None) -> str:
+    for name in (source_field,) if source_field else SOURCE_FIELDS:
+        found = value.get(name)
+        if isinstance(found, str | int):
+            return _clean(str(found))
+    return ""
+
+
+def _folder(refs: Sequence[ImageRef], root: Path) -> str:
+    """First folder under the root on the way to the first image."""
+    if not refs or refs[0].member:
+        return ""
+    parts = PurePath(refs[0].path).relative_to(PurePath(root)).parts
+    return parts[0] if len(parts) > 1 else ""
+
+
+def _first(value: Mapping[str, Any], names: Sequence[str]) -> Any:
+    return next((value[name] for name in names if value.get(name) is not None), None)
+
+
+def _clean(text: str) -> str:
+    return text if text.isascii() else text.encode("utf-8", "backslashreplace").decode()
+
+
+def _kind(value: Any) -> str:
+    names = {"NoneType": "nothing", "dict": "an object", "list": "a list", "str": "text", "bool": "true or false"}
+    return names.get(type(value).__name__, "a number" if isinstance(value, int | float) else type(value).__name__)
