@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,6 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-IMAGE_EDGE, PATCH = 112, 14
 SPECIAL = ["<unk>", "<s>", "</s>", "<pad>", "<image>"]
 
 # LLaVA-1.5's own wording: USER: ... ASSISTANT: ...
@@ -31,22 +31,36 @@ CHAT_TEMPLATE = (
 )
 
 
-def save_model(folder: Path, texts: list[str], seed: int, width: int = 128, layers: int = 4) -> None:
-    """Write a Hugging Face LLaVA checkpoint to `folder`. `texts` train the tokenizer. Same arguments, same bytes."""
+@dataclass(frozen=True)
+class Shape:
+    """Sizes of a small LLaVA; width is that of the tower and the decoder alike."""
+
+    width: int = 128
+    layers: int = 4
+    vision_layers: int = 3
+    image_edge: int = 112
+    patch: int = 14
+
+
+def save_model(folder: Path, texts: list[str], seed: int, shape: Shape = Shape(), sharpen: bool = True) -> None:
+    """Write a Hugging Face LLaVA checkpoint to `folder`. `texts` train the tokenizer. Same arguments, same bytes.
+
+    `sharpen` widens the random weights, for a model that is used as it is; a model that will be trained goes without.
+    """
     tokenizer = train_tokenizer(texts)
+    edge = shape.image_edge
     processor = LlavaProcessor(
-        image_processor=CLIPImageProcessor(
-            size={"shortest_edge": IMAGE_EDGE}, crop_size={"height": IMAGE_EDGE, "width": IMAGE_EDGE}
-        ),
+        image_processor=CLIPImageProcessor(size={"shortest_edge": edge}, crop_size={"height": edge, "width": edge}),
         tokenizer=tokenizer,
-        patch_size=PATCH,
+        patch_size=shape.patch,
         vision_feature_select_strategy="default",
         num_additional_image_tokens=1,
         chat_template=CHAT_TEMPLATE,
     )
     torch.manual_seed(seed)
-    model = LlavaForConditionalGeneration(config(tokenizer, width, layers))
-    _sharpen(model)
+    model = LlavaForConditionalGeneration(config(tokenizer, shape))
+    if sharpen:
+        _sharpen(model)
     model.save_pretrained(folder)
     processor.save_pretrained(folder)
 
@@ -71,21 +85,21 @@ def train_tokenizer(texts: list[str], vocabulary: int = 1024) -> Any:
     )
 
 
-def config(tokenizer: Any, width: int, layers: int) -> LlavaConfig:
+def config(tokenizer: Any, shape: Shape) -> LlavaConfig:
     """LLaVA-1.5's shape in small: CLIP tower, two-layer projector, Llama decoder with grouped key-value heads."""
     vision = CLIPVisionConfig(
-        hidden_size=width,
-        intermediate_size=2 * width,
-        num_hidden_layers=3,
+        hidden_size=shape.width,
+        intermediate_size=2 * shape.width,
+        num_hidden_layers=shape.vision_layers,
         num_attention_heads=4,
-        image_size=IMAGE_EDGE,
-        patch_size=PATCH,
+        image_size=shape.image_edge,
+        patch_size=shape.patch,
     )
     text = LlamaConfig(
         vocab_size=len(tokenizer),
-        hidden_size=width,
-        intermediate_size=2 * width,
-        num_hidden_layers=layers,
+        hidden_size=shape.width,
+        intermediate_size=2 * shape.width,
+        num_hidden_layers=shape.layers,
         num_attention_heads=4,
         num_key_value_heads=2,
         max_position_embeddings=4096,
