@@ -1,0 +1,219 @@
+"""The `scalselect` command. Heavy imports stay inside the commands, so that help is instant.
+
+Exit codes: 0 done; 2 the user's input or usage, with one message and no traceback; 1 a failure of ours.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from tasks.errors import ScalSelectError
+
+app = typer.Typer(
+    name="scalselect",
+    help="Choose the training data of vision-language models, and prove where every row came from.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+Assignments = Annotated[
+    list[str], typer.Option("--set", metavar="SECTION.KEY=VALUE", help="any key of params.yaml; may be repeated")
+]
+Subset = Annotated[Path, typer.Argument(help="folder of an exported subset: what --out named, or data/subsets")]
+
+
+@app.command()
+def select(
+    dataset: Annotated[str, typer.Argument(help="file, folder, glob of tar shards, or a hub dataset id")],
+    model: Annotated[str, typer.Option(help="target VLM: local folder or hub id")],
+    out: Annotated[Path, typer.Option(help="folder to write; a second run continues there")],
+    image_root: Annotated[
+        str | None, typer.Option(help="images may only lie under here [the dataset's folder]")
+    ] = None,
+    budget: Annotated[str | None, typer.Option(help="a count (5000) or a share of the rows (0.16)")] = None,
+    method: Annotated[str | None, typer.Option(help="selection method, see `scalselect methods`")] = None,
+    preset: Annotated[
+        str | None, typer.Option(help="official: token sets and image sizes of the authors' code")
+    ] = None,
+    format: Annotated[str | None, typer.Option(help="dataset format, when detection gets it wrong")] = None,  # noqa: A002
+    text_only: Annotated[str | None, typer.Option(help="rows without images: exclude, keep or drop")] = None,
+    assign: Assignments = [],  # noqa: B006
+) -> None:
+    """Select a subset of any dataset into one folder: no repository, no DVC, no Prefect."""
+    from flows import direct, overview
+    from tasks.params import parse_assignment
+
+    named = {
+        "dataset.path": dataset,
+        "dataset.image_root": image_root,
+        "dataset.format": format,
+        "dataset.text_only": text_only,
+        "model.path": model,
+        "extract.preset": preset,
+        "score.method": method,
+        "select.budget": None if budget is None else direct.parse_budget(budget),
+    }
+    settings = direct.settings_of(named, dict(map(parse_assignment, assign)))
+    print(overview.describe(direct.select(settings, out)))
+
+
+@app.command()
+def score(
+    features: Annotated[Path, typer.Argument(help=".npy, Parquet file, or a folder of either: rows x d")],
+    out: Annotated[Path, typer.Option(help="Parquet file to write")],
+    method: Annotated[str, typer.Option(help="selection method, see `scalselect methods`")] = "scalselect",
+    assign: Assignments = [],  # noqa: B006
+) -> None:
+    """Score features you bring yourself; no model is loaded."""
+    from tasks.scoring import score_array
+
+    from tasks.params import parse_assignment
+
+    score_array(features, method, dict(map(parse_assignment, assign)), out)
+    print(out)
+
+
+@app.command()
+def methods() -> None:
+    """List the selection methods, the signals they need and their options."""
+    import dataclasses
+
+    from tasks.methods import METHODS
+
+    for name, method in METHODS.items():
+        options = ", ".join(
+            f"{one.name}={getattr(method.options(), one.name)!r}" for one in dataclasses.fields(method.options)
+        )
+        print(f"{name:<16}{' + '.join(method.signals(method.options())) or 'no features':<22}{options}")
+
+
+@app.command()
+def init(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="folder of the new workspace")],
+    dataset: Annotated[str | None, typer.Option(help="path or hub id [the embedded demo]")] = None,
+    model: Annotated[str | None, typer.Option(help="path or hub id [the embedded demo]")] = None,
+) -> None:
+    """Make a workspace: dvc.yaml, params.yaml, prefect.yaml, git and DVC initialised."""
+    from flows.scaffold import scaffold
+
+    scaffold(folder, dataset, model)
+    print(
+        f"{folder} is ready: look through {folder / 'params.yaml'}, then `cd {folder} && dvc repro` or `scalselect run`"
+    )
+
+
+@app.command()
+def demo() -> None:
+    """Build the embedded demo and run the whole pipeline on it."""
+    from flows import demo as embedded
+    from flows import overview
+    from tasks.layout import Layout
+
+    workspace, outcomes = embedded.demo(Path.cwd(), print)
+    print(f"\n{overview.describe_outcomes(outcomes)}\n")
+    print(overview.describe(Layout.workspace(Path(os.path.relpath(workspace)) / "data")))
+
+
+@app.command()
+def run(assign: Assignments = []) -> None:  # noqa: B006
+    """Run the flow here and now: every stage with something to do, then the record. --set is written to params.yaml."""
+    from flows import overview
+    from flows.curate import curate
+    from flows.workspace import find
+    from tasks.layout import Layout
+    from tasks.params import parse_assignment
+
+    root = find()
+    curate(dict(map(parse_assignment, assign)), str(root))
+    print(overview.describe(Layout.workspace(Path(os.path.relpath(root)) / "data")))
+
+
+@app.command()
+def plan() -> None:
+    """Say what a run would do: stages, rows in the store and to extract, estimated time."""
+    from flows.plan import describe_plan
+    from flows.workspace import find
+
+    # Paths in params.yaml are relative to the workspace.
+    os.chdir(find())
+    print(describe_plan(Path()))
+
+
+@app.command()
+def record() -> None:
+    """After `dvc repro`: complete the manifest with DVC's digests; push, commit and tag as params.yaml says."""
+    from flows.record import record as write_record
+    from flows.workspace import find, holding
+
+    root = find()
+    with holding(root, _say):
+        print(write_record(root, _say).manifest)
+
+
+@app.command()
+def gc() -> None:
+    """Remove from the feature store what the present samples and settings do not use."""
+    from flows.workspace import find, holding
+    from tasks.extraction import prune
+    from tasks.layout import Layout
+
+    root = find()
+    with holding(root, _say):
+        print(f"{prune(Layout.workspace(root / 'data')):,} bytes freed")
+
+
+@app.command()
+def trace(subset: Subset, row: Annotated[int, typer.Option(help="row of the subset, counted from 0")] = 0) -> None:
+    """Walk one selected row back: score, feature shard, sample, images, tensors, parameters."""
+    from tasks import lineage
+
+    print(lineage.trace(subset, row))
+
+
+@app.command()
+def verify(
+    subset: Subset, recompute: Annotated[int, typer.Option(help="also extract this many rows again and compare")] = 0
+) -> None:
+    """Re-hash everything that a subset's manifest names."""
+    from tasks import lineage
+
+    print(lineage.verify(subset, recompute))
+
+
+@app.command()
+def doctor(fix: Annotated[bool, typer.Option("--fix", help="mend what needs no decision")] = False) -> None:
+    """Check versions, GPU, disk, locks, remote and server; each problem comes with its fix."""
+    from flows.doctor import examine
+    from flows.workspace import find
+    from tasks.errors import InputError
+
+    try:
+        workspace = find()
+    except InputError:
+        workspace = None
+    findings = list(examine(workspace, fix))
+    for one in findings:
+        print(f"{one.level:<9}{one.what}" + (f"\n{'':<9}fix: {one.fix}" if one.fix else ""))
+    if any(one.level == "problem" for one in findings):
+        raise typer.Exit(2)
+
+
+def main() -> None:
+    """The console script: an error raised on purpose is one red message and its exit code."""
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    try:
+        app()
+    except ScalSelectError as error:
+        typer.secho(f"{type(error).__name__}: {error}", fg=typer.colors.RED, err=True)
+        sys.exit(error.exit_code)
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr)
