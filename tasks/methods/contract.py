@@ -16,10 +16,23 @@ from numpy.typing import NDArray
 from pydantic import TypeAdapter, ValidationError
 
 from tasks.errors import FeatureError, ParamsError
+from tasks.linalg.finite import FiniteMatrix
 from tasks.linalg.matrix import Matrix
 
 Columns = dict[str, NDArray[Any]]
-"""Per-row arrays of length n. "score" (float64, higher is better) is always there; others are the method's own."""
+"""Per-row arrays of length n. "score" (float64, higher is better) is always there; others are the method's own: plain
+columns, or (n, k) matrices."""
+
+
+@dataclass(frozen=True)
+class Notes:
+    """What a method learnt about the whole set while scoring it.
+
+    facts: scalars for metrics.json. spectrum: (c,) singular values, largest first, where the method has a spectrum.
+    """
+
+    facts: Mapping[str, float | int | str] = field(default_factory=dict)
+    spectrum: NDArray[np.float64] | None = None
 
 
 @dataclass(frozen=True)
@@ -42,15 +55,19 @@ class Tables:
         return len(self.digests)
 
     def matrix(self, name: str) -> Matrix:
-        """The named matrix. Raises FeatureError saying which signal is missing."""
+        """The named matrix, refusing NaN and infinity by name as it is read.
+
+        Raises FeatureError saying which signal is missing, or which row and column are not finite.
+        """
         if name not in self.matrices:
-            raise FeatureError(f"no features `{name}`: add `{name.split('.')[0]}` to extract.signals, or pass a file")
-        return self.matrices[name]
+            raise FeatureError(f"no features `{name}`: add `{signal_of(name)}` to extract.signals, or pass a file")
+        matrix = self.matrices[name]
+        return FiniteMatrix(matrix, name, self.digests if matrix.shape[0] == len(self) else None)
 
     def column(self, name: str) -> NDArray[np.float64]:
         """The named column. Raises FeatureError saying which signal is missing."""
         if name not in self.columns:
-            raise FeatureError(f"no column `{name}`: add `{name.split('.')[0]}` to extract.signals, or pass a file")
+            raise FeatureError(f"no column `{name}`: add `{signal_of(name)}` to extract.signals, or pass a file")
         return self.columns[name]
 
 
@@ -62,6 +79,7 @@ class Method:
     signals: signal names needed under given options.
     score(tables, options) -> Columns with "score".
     select(columns, tables, budget, rng, options) -> `budget` distinct row positions, best first.
+    explain(tables, options) -> what `score` gives, and Notes; only where a method has something to note.
     """
 
     name: str
@@ -69,6 +87,7 @@ class Method:
     signals: Callable[[Any], tuple[str, ...]]
     score: Callable[[Tables, Any], Columns]
     select: Callable[[Columns, Tables, int, np.random.Generator, Any], NDArray[np.int64]]
+    explain: Callable[[Tables, Any], tuple[Columns, Notes]] | None = None
 
     def parse(self, values: Mapping[str, Any]) -> Any:
         """Options from a params block. Raises ParamsError naming the unknown or ill-typed key."""
@@ -84,9 +103,19 @@ class Method:
             raise ParamsError(f"methods.{self.name}.{key}: {first['msg']} (got {first['input']!r})") from None
 
 
+def signal_of(name: str) -> str:
+    """The signal that a matrix or column belongs to: "clip" of "clip.image"."""
+    return name.split(".", maxsplit=1)[0]
+
+
 def best_first(score: NDArray[np.float64], digests: NDArray[np.str_]) -> NDArray[np.int64]:
     """All row positions by descending score, ties by digest, then by position. The product's one tie rule."""
     return np.lexsort((np.arange(len(score)), digests, -score)).astype(np.int64)
+
+
+def digest_order(digests: NDArray[np.str_]) -> NDArray[np.int64]:
+    """All row positions by digest, then by position: how rows stand where nothing else tells them apart."""
+    return best_first(np.zeros(len(digests)), digests)
 
 
 def take_best(
