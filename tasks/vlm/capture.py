@@ -106,7 +106,7 @@ def mean_attention(
     total = torch.zeros(len(seen), device=query.device, dtype=torch.float32)
     keys = key.float().transpose(1, 2)
     step = max(1, CHUNK_ELEMENTS // (heads * length))
-    for part in asking.split(step) if len(asking) else ():
+    for part in torch.split(asking, step) if len(asking) else ():
         allowed = _allowed(mask, part, length, causal)
         logits = _logits(query[:, part].float() * scaling, keys)
         logits = logits + allowed if allowed.is_floating_point() else logits.masked_fill(~allowed, -torch.inf)

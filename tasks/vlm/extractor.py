@@ -9,13 +9,15 @@ from operator import or_
 from typing import Any
 
 import numpy as np
+import PIL.Image
 import pyarrow as pa
 import torch
 import transformers
 
-from tasks.errors import ParamsError
+from tasks.errors import ModelError, ParamsError
+from tasks.formats.record import Problem
 from tasks.params import ExtractSettings, ModelSettings, Settings
-from tasks.sample import Sample, digest_json
+from tasks.sample import IMAGE_PLACEHOLDER, ImageRef, Sample, Turn, digest_json
 from tasks.vlm.batch import Prepared, collate
 from tasks.vlm.checkpoint import digest_file, digest_tensors, open_checkpoint, small_files
 from tasks.vlm.counting import counter
@@ -61,7 +63,9 @@ class Extractor:
         self._device = torch.device(device)
         self._dtype = planned.dtype
         self._model = load(planned, device)
-        self._pad_id = self.preparer().processor.pad_id
+        preparer = self.preparer()
+        self._pad_id = preparer.processor.pad_id
+        self._try_out(preparer, planned.family)
 
     def preparer(self) -> Preparer:
         """The weightless part, to be pickled into worker processes."""
@@ -72,6 +76,21 @@ class Extractor:
         padded = collate(batch, self._pad_id).to(self._device, self._dtype)
         record = run(self._model, padded, self._taps)
         return {name: SIGNALS[name].compute(padded, record, self._extract) for name in self._signals}
+
+    def _try_out(self, preparer: Preparer, family: str) -> None:
+        """Put one blank image and a question through, so that a family that does not fit is refused before work starts."""
+        turns = (Turn("user", f"{IMAGE_PLACEHOLDER}\nWhat is shown?"), Turn("assistant", "Nothing."))
+        sample = Sample(0, None, "", turns, (ImageRef("", "blank", width=64, height=64),), "")
+        try:
+            prepared = preparer(sample, [PIL.Image.new("RGB", (64, 64))])
+            if isinstance(prepared, Problem):
+                raise ModelError(f"model family `{family}`: a plain question cannot be prepared: {prepared.detail}")
+            self.compute([prepared])
+        except (AttributeError, IndexError, KeyError, NotImplementedError, TypeError, ValueError) as error:
+            reason = f"{type(error).__name__}: {error}"
+            raise ModelError(
+                f"model family `{family}` is not supported: reading a blank image failed: {reason}"
+            ) from error
 
 
 def groups(settings: Settings) -> list[tuple[str, ...]]:

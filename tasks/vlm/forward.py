@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -74,10 +74,8 @@ def run(model: Any, batch: Batch, taps: Taps) -> Record:
             stack.callback(hook.remove)
         if not taps.final:
             stack.callback(layers[taps.depth - 1].register_forward_hook(_stop).remove)
-        try:
+        with suppress(_ReachedError):
             record.final = model(**batch.inputs, use_cache=False).last_hidden_state
-        except _ReachedError:
-            pass
     if rows is not None:
         if len(rows.attention) != len(batch):
             raise ModelError(

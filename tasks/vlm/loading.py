@@ -95,11 +95,12 @@ def _stored(planned: Plan, files: ExitStack) -> dict[str, Any]:
 
 
 def _dtype(settings: ModelSettings, config: Any, checkpoint: Checkpoint, tensors: tuple[str, ...]) -> torch.dtype:
-    if settings.dtype != "auto":
-        return getattr(torch, settings.dtype)  # type: ignore[no-any-return]
-    named = getattr(config, "dtype", None) or getattr(config.get_text_config(), "dtype", None)
+    named: Any = settings.dtype
+    if named == "auto":
+        named = getattr(config, "dtype", None) or getattr(config.get_text_config(), "dtype", None)
     if named is not None:
-        return getattr(torch, named) if isinstance(named, str) else named
+        dtype: torch.dtype = getattr(torch, named) if isinstance(named, str) else named
+        return dtype
     known = [STORED[one] for one in sorted(tensor_dtypes(checkpoint, tensors)) if one in STORED]
     return known[0] if known else torch.float32
 

@@ -102,11 +102,15 @@ class Preparer:
 
 
 def covered(offsets: Tensor, spans: Sequence[tuple[int, int]]) -> Tensor:
-    """(L,) True for tokens that share at least one character with one of the spans."""
+    """(L,) True for tokens that share at least one character with one of the spans.
+
+    Byte-level tokenizers report a token of nothing but spaces as an empty range where it ends: it belongs to the span
+    it lies inside of.
+    """
     start, end = offsets[:, 0], offsets[:, 1]
     result = torch.zeros(len(offsets), dtype=torch.bool)
     for first, last in spans:
-        result |= (start < last) & (end > first) & (end > start)
+        result |= (start < last) & (end > first) & ((end > start) | (start > first))
     return result
 
 

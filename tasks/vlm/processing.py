@@ -72,7 +72,7 @@ class Processor:
             one for one in (getattr(self.inner, f"{kind}_token_id", None) for kind in ("video", "audio")) if one
         }
         preferred = [self.tokenizer.eos_token_id, self.tokenizer.bos_token_id, 0, 1, 2, 3, 4, 5, 6, 7]
-        return next(one for one in preferred if one is not None and one not in special)
+        return int(next(one for one in preferred if one is not None and one not in special))
 
     def __call__(self, text: str, images: Sequence[PIL.Image.Image]) -> Tokens:
         """Tokens of one rendered conversation with its images. Raises ValueError where the processor does."""
@@ -91,7 +91,7 @@ class Processor:
         inputs = {name: value for name, value in output.items() if name not in BOOKKEEPING}
         if "mm_token_type_ids" in inputs:
             inputs["mm_token_type_ids"] = torch.as_tensor(inputs["mm_token_type_ids"])
-        return Tokens(inputs, output["offset_mapping"][0], replaced)  # type: ignore[arg-type]
+        return Tokens(inputs, output["offset_mapping"][0], replaced)
 
     def count(self, text: str) -> int:
         """How many tokens a rendered text has while its images are single placeholders."""

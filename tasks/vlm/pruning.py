@@ -97,25 +97,28 @@ def needed_tensors(cls: type[Any], config: Any, stored: list[str]) -> list[str]:
 
 def _cut_tower(config: Any) -> None:
     """Keep vision layers up to the deepest one named by `vision_feature_layer`, counting it from the front."""
-    vision, chosen = getattr(config, "vision_config", None), getattr(config, "vision_feature_layer", None)
+    vision: Any = getattr(config, "vision_config", None)
+    chosen = getattr(config, "vision_feature_layer", None)
     if chosen is None or getattr(vision, "model_type", None) not in CUTTABLE_TOWERS:
         return
     states = vision.num_hidden_layers + 1
-    layers = [chosen] if isinstance(chosen, int) else list(chosen)
-    layers = [layer % states for layer in layers]
-    config.vision_feature_layer = layers[0] if isinstance(chosen, int) else layers
-    vision.num_hidden_layers = max(*layers, 1)
+    layers = [layer % states for layer in ([chosen] if isinstance(chosen, int) else chosen)]
+    if max(layers) < vision.num_hidden_layers:
+        config.vision_feature_layer = layers[0] if isinstance(chosen, int) else layers
+        vision.num_hidden_layers = max(*layers, 1)
 
 
 def _class_of(auto: Any, config: Any, trust_remote_code: bool) -> type[Any]:
     remote = getattr(config, "auto_map", None) or {}
     if trust_remote_code and auto.__name__ in remote:
         with torch.device("meta"):
-            return type(auto.from_config(config, trust_remote_code=True))
+            remote_class: type[Any] = type(auto.from_config(config, trust_remote_code=True))
+            return remote_class
     try:
-        found = auto._model_mapping[type(config)]
+        found: Any = auto._model_mapping[type(config)]
     except KeyError:
         raise ModelError(
             f"model family `{config.model_type}` is not supported: transformers has no image-text-to-text model for it"
         ) from None
-    return found[0] if isinstance(found, (list, tuple)) else found
+    known: type[Any] = found[0] if isinstance(found, (list, tuple)) else found
+    return known

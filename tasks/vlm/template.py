@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 from jinja2 import TemplateError
 
@@ -105,17 +105,17 @@ class Template:
         """Only the rendered text. Raises jinja2.TemplateError where the template refuses."""
         return self._render(conversation, self._form, mark=False)
 
-    def _find_form(self) -> tuple[Literal["list", "string"], Literal["list", "string"]]:
+    def _find_form(self) -> tuple[str, str]:
         probe: list[tuple[str, Content]] = [("user", [Image, "one"]), ("assistant", ["two"]), ("user", ["three"])]
         trouble = ""
         for form in (("list", "list"), ("list", "string"), ("string", "string")):
             try:
-                placed = self._place(probe, form)  # type: ignore[arg-type]
+                placed = self._place(probe, form)
             except (TemplateError, TypeError, AttributeError, KeyError) as error:
                 trouble = str(error)
                 continue
             if isinstance(placed, Rendered):
-                return form  # type: ignore[return-value]
+                return form
             trouble = placed.detail
         raise ModelError(f"the chat template renders no content form that we know how to place: {trouble}")
 

@@ -1,4 +1,4 @@
-"""The Qwen vision-language models: image sizes are pixel counts, and Qwen3 injects DeepStack features between layers."""
+"""The Qwen vision-language models: sizes are pixel counts, and Qwen3 injects DeepStack between layers."""
 
 from __future__ import annotations
 

@@ -40,4 +40,4 @@ class Signal(Protocol):
         """Columns of the batch, row i for sample i."""
 
 
-SIGNALS: dict[str, Signal] = {"attended": attended}  # type: ignore[dict-item]
+SIGNALS: dict[str, Signal] = {"attended": attended}
