@@ -203,6 +203,44 @@ class RecordSettings(Section):
     git_tag: str | None = Field(default=None, description="tag name; {date} and {digest} are filled in")
 
 
+class TaskSettings(Section):
+    """A held-out task: questions in any format the pipeline reads, and how an answer is scored."""
+
+    path: str
+    image_root: str | None = None
+    metric: Literal["exact_match", "vqa_accuracy", "token_f1", "anls", "choice_accuracy"] = "vqa_accuracy"
+
+
+class TuneSettings(Section):
+    """How the target VLM is fine-tuned on a subset, by transformers' Trainer."""
+
+    epochs: float = Field(default=1.0, gt=0)
+    batch_size: int = Field(default=16, gt=0, description="per device")
+    accumulate: int = Field(default=1, gt=0, description="batches per optimiser step")
+    learning_rate: float = Field(default=2e-5, gt=0)
+    weight_decay: float = Field(default=0.0, ge=0)
+    warmup: float = Field(default=0.03, ge=0, lt=1, description="share of the steps")
+    lora_rank: int | None = Field(default=None, gt=0, description="adapters of this rank instead of all weights")
+    freeze: tuple[str, ...] = Field(default=(), description="parameters whose name holds one of these stay as they are")
+    save_steps: int = Field(default=500, gt=0, description="a crash loses at most this many")
+    workers: int = Field(default=0, ge=0, description="data loading processes")
+
+
+class EvaluateSettings(Section):
+    """Which subsets to train on, and what to ask afterwards."""
+
+    methods: tuple[str, ...] = ("scalselect", "random")
+    budgets: tuple[int | float, ...] = (0.16,)
+    seeds: int = Field(default=3, gt=0)
+    matching: tuple[Literal["epochs", "steps"], ...] = Field(
+        default=("epochs",), description="epochs: cheaper on a subset | steps: as many updates as the full data gets"
+    )
+    tasks: dict[str, TaskSettings] = Field(default_factory=dict)
+    tune: TuneSettings = TuneSettings()
+    new_tokens: int = Field(default=32, gt=0, description="longest answer")
+    batch_size: int = Field(default=32, gt=0, description="questions at a time")
+
+
 class Settings(Section):
     """All of params.yaml."""
 
@@ -215,6 +253,7 @@ class Settings(Section):
     select: SelectSettings = SelectSettings()
     export: ExportSettings = ExportSettings()
     record: RecordSettings = RecordSettings()
+    evaluate: EvaluateSettings = EvaluateSettings()
     methods: dict[str, dict[str, Any]] = Field(default_factory=dict)
 
 
