@@ -96,7 +96,7 @@ def read_samples(path: Path, batch_rows: int = 4096) -> Iterator[Sample]:
     with pq.ParquetFile(path) as file:
         for batch in file.iter_batches(batch_size=batch_rows):
             for row in batch.to_pylist():
-                yield _as_sample(row)
+                yield as_sample(row)
 
 
 def _as_row(sample: Sample) -> dict[str, Any]:
@@ -117,7 +117,8 @@ def _as_row(sample: Sample) -> dict[str, Any]:
     }
 
 
-def _as_sample(row: dict[str, Any]) -> Sample:
+def as_sample(row: dict[str, Any]) -> Sample:
+    """One row of samples.parquet, as pyarrow's `to_pylist` gives it."""
     return Sample(
         row=row["row"],
         id=row["id"],

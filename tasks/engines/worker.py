@@ -1,0 +1,138 @@
+"""The work itself: prepare rows, batch them, run the model, and let no single row stop the others."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from tasks.engines.batching import plan_batches
+from tasks.engines.preparation import Preparation
+from tasks.engines.work import Extractor, Job, Outcome, Values
+from tasks.params import RunSettings
+from tasks.sample import Sample
+from tasks.shards import Refusal
+
+_WINDOW_BATCHES = 4
+"""Full batches' worth of prepared rows held at once: enough to sort by length, little enough for memory."""
+
+
+class Worker:
+    """One loaded model and its preparation; callable on jobs."""
+
+    def __init__(self, extractor: Extractor, device: str, run: RunSettings, devices: int = 1) -> None:
+        self._extractor = extractor
+        self._budget = run.token_budget
+        workers = run.workers if run.workers is not None else max(1, (os.cpu_count() or 1) - devices) // devices
+        # Beside a GPU, whole processes feed it; on the CPU the cores are the model's and threads cost less to start.
+        self._preparation = Preparation(extractor.preparer(), workers, processes=device.startswith("cuda"))
+
+    def __call__(self, job: Job, upcoming: Job | None = None) -> Outcome:
+        """Do one job. Its batches depend on the job and the token budget alone: done again, it gives the same bytes."""
+        tally = _Tally(job)
+        window: list[tuple[int, Any]] = []
+        for place, prepared in enumerate(self._preparation.stream(job, upcoming)):
+            if isinstance(prepared, Refusal):
+                tally.refuse(place, prepared)
+                continue
+            window.append((place, prepared))
+            if sum(row.n_tokens for _, row in window) >= _WINDOW_BATCHES * self._budget:
+                self._compute_window(window, tally)
+                window = []
+        self._compute_window(window, tally)
+        return tally.outcome()
+
+    def close(self) -> None:
+        """End the preparing threads or processes."""
+        self._preparation.close()
+
+    def _compute_window(self, window: list[tuple[int, Any]], tally: _Tally) -> None:
+        images = [tuple(image.sha256 for image in tally.sample(place).images) for place, _ in window]
+        for batch in plan_batches([row.n_tokens for _, row in window], images, self._budget):
+            self._compute([window[row] for row in batch], tally)
+
+    def _compute(self, batch: list[tuple[int, Any]], tally: _Tally) -> None:
+        """Run a batch; out of memory it is halved, and a batch that fails otherwise is run row by row."""
+        try:
+            values = self._extractor.compute([prepared for _, prepared in batch])
+        except Exception as error:
+            exhausted = is_out_of_memory(error)
+            detail = f"{type(error).__name__}: {error}"
+        else:
+            tally.add([place for place, _ in batch], values)
+            return
+        if exhausted:
+            free_memory()
+        if len(batch) == 1:
+            reason = "out_of_memory" if exhausted else "extraction_failed"
+            place = batch[0][0]
+            tally.refuse(place, Refusal(tally.sample(place).digest, reason, detail, lasting=False))
+            return
+        step = (len(batch) + 1) // 2 if exhausted else 1
+        for start in range(0, len(batch), step):
+            self._compute(batch[start : start + step], tally)
+
+
+class _Tally:
+    """Collects a job's values from batches of any order, and gives them back in the job's."""
+
+    def __init__(self, job: Job) -> None:
+        self._job = job
+        self._places: list[int] = []
+        self._batches: list[Values] = []
+        self._refusals: dict[int, Refusal] = {}
+
+    def sample(self, place: int) -> Sample:
+        return self._job.samples[place]
+
+    def refuse(self, place: int, refusal: Refusal) -> None:
+        self._refusals[place] = refusal
+
+    def add(self, places: Sequence[int], values: Values) -> None:
+        good = _finite_rows(values, len(places))
+        for place in (place for place, fine in zip(places, good, strict=True) if not fine):
+            detail = "the model's values for this row hold NaN or infinity"
+            self._refusals[place] = Refusal(self.sample(place).digest, "not_finite", detail, lasting=True)
+        self._places += [place for place, fine in zip(places, good, strict=True) if fine]
+        self._batches.append({s: {c: array[good] for c, array in columns.items()} for s, columns in values.items()})
+
+    def outcome(self) -> Outcome:
+        order = np.argsort(self._places, kind="stable")
+        return Outcome(
+            number=self._job.number,
+            digests=tuple(self.sample(self._places[at]).digest for at in order),
+            values={
+                signal: {name: np.concatenate([one[signal][name] for one in self._batches])[order] for name in columns}
+                for signal, columns in (self._batches[0] if self._batches else {}).items()
+            },
+            refusals=tuple(self._refusals[place] for place in sorted(self._refusals)),
+        )
+
+
+def _finite_rows(values: Values, rows: int) -> np.ndarray[Any, np.dtype[np.bool_]]:
+    """(rows,) whether every matrix column of the row is finite; statistics may be NaN where they mean nothing."""
+    good = np.ones(rows, dtype=bool)
+    for columns in values.values():
+        for array in columns.values():
+            if array.ndim == 2:
+                good &= np.isfinite(array).all(axis=1)
+    return good
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether a smaller batch may succeed where this error was raised."""
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return True
+    return isinstance(error, RuntimeError) and any(
+        words in str(error) for words in ("out of memory", "can't allocate memory", "not enough memory")
+    )
+
+
+def free_memory() -> None:
+    """Give cached accelerator memory back before trying a smaller batch."""
+    import torch
+
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()

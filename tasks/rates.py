@@ -1,0 +1,29 @@
+"""How fast extraction went before: a small file in the store, for estimates only."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from tasks.atomic import write_json
+
+_FILE = "rates.json"
+
+
+def read_rate(store: Path, key: str) -> float | None:
+    """Rows per second of the last run of `key`, or None."""
+    rates = _read(store / _FILE)
+    return rates.get(key)
+
+
+def record_rate(store: Path, key: str, rows: int, seconds: float) -> None:
+    """Remember how fast `rows` went. Loading the model is in it, so a longer run replaces a shorter one's rate."""
+    if rows and seconds > 0:
+        write_json(store / _FILE, {**_read(store / _FILE), key: round(rows / seconds, 3)})
+
+
+def _read(path: Path) -> dict[str, float]:
+    try:
+        return dict(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError):
+        return {}
