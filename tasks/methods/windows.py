@@ -57,5 +57,5 @@ def digest_ranks(digests: NDArray[np.str_]) -> NDArray[np.int64]:
 
 
 def answer_column(name: str, mean: Mean) -> str:
-    """The column of an answer statistic: mean over tokens (`answers.nll`) or over means of turns (`answers.nll_per_turn`)."""
+    """The column of an answer statistic: mean over tokens (`answers.nll`) or over turns (`answers.nll_per_turn`)."""
     return name if mean == "token" else f"{name}_per_turn"
