@@ -34,7 +34,7 @@ def gaussian(points: NDArray[Any], sigma: float, dense_rows: int = DENSE_ROWS) -
     if len(x) <= dense_rows:
         held = gaussian_block(x, x, sigma)
         np.fill_diagonal(held, 1.0)
-        return Kernel(held.mean(axis=1), lambda j: held[:, j])
+        return Kernel(held.sum(axis=1) / max(len(x), 1), lambda j: held[:, j])
     step = max(1, dense_rows**2 // len(x))
     means = [gaussian_block(x[i : i + step], x, sigma).mean(axis=1) for i in range(0, len(x), step)]
     return Kernel(np.concatenate(means), lambda j: gaussian_block(x, x[j : j + 1], sigma)[:, 0])

@@ -49,10 +49,21 @@ class Rescaled:
     def _rescale(self, block: Block) -> Block:
         rows: Block = block.astype(product_dtype(self.shape, block.dtype))
         if self._centre is not None:
-            rows -= self._centre.astype(rows.dtype)
+            rows = centred(rows, self._centre)
         if self._scale is not None:
             rows /= self._scale.astype(rows.dtype)
         return unit_rows(rows) if self._unit else rows
+
+
+def centred(rows: Block, centre: NDArray[np.float64]) -> Block:
+    """rows - centre in the dtype of the rows; what rounding leaves of numbers equal to their centre becomes 0.
+
+    Without this, scaling to unit length would make a direction out of rounding.
+    """
+    near = centre.astype(rows.dtype)
+    left: Block = rows - near
+    left[np.abs(left) <= 4 * np.finfo(rows.dtype).eps * np.abs(near)] = 0
+    return left
 
 
 def unit_rows(rows: Block) -> Block:

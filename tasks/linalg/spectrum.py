@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from tasks.linalg.matrix import Matrix, load
 from tasks.linalg.moments import Moments
 
+EPS = float(np.finfo(np.float64).eps)
 SLACK = 1e-12
 """An energy threshold met up to rounding is met: eigenvalues 9 and 1 reach 0.9 with one component."""
 
@@ -43,7 +44,8 @@ def from_moments(moments: Moments, centred: bool = True) -> Spectrum:
     """Eigenvectors of the scatter (about the mean or the origin). Cost: 9 d^3; memory: about six d x d float64."""
     centre = moments.mean if centred else np.zeros_like(moments.mean)
     values, vectors = np.linalg.eigh(moments.scatter if centred else moments.about_origin())
-    return Spectrum(centre, _without_noise(values[::-1], moments.precision), vectors[:, ::-1])
+    values = _without_noise(values[::-1], moments.precision, moments.count, centre)
+    return Spectrum(centre, values, vectors[:, ::-1])
 
 
 def from_rows(matrix: Matrix, centred: bool = True) -> Spectrum:
@@ -52,12 +54,16 @@ def from_rows(matrix: Matrix, centred: bool = True) -> Spectrum:
     centre = rows.mean(axis=0) if centred and len(rows) else np.zeros(matrix.shape[1])
     rows -= centre
     values, left = np.linalg.eigh(rows @ rows.T)
-    values = _without_noise(values[::-1], float(np.finfo(np.float64).eps))
+    values = _without_noise(values[::-1], EPS, len(rows), centre)
     inverse = np.divide(1.0, np.sqrt(values), out=np.zeros_like(values), where=values > 0)
     return Spectrum(centre, values, (rows.T @ left[:, ::-1]) * inverse)
 
 
-def _without_noise(values: NDArray[np.float64], precision: float) -> NDArray[np.float64]:
-    # Random rounding of c x c products moves an eigenvalue by about sqrt(c) units of roundoff of the largest.
-    floor = 8 * precision * np.sqrt(len(values)) * np.max(values, initial=0.0)
-    return np.where(values > floor, values, 0.0)
+def _without_noise(
+    values: NDArray[np.float64], precision: float, count: int, centre: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    # Random rounding of c x c products moves an eigenvalue by about sqrt(c) units of roundoff of the largest; and
+    # equal rows, less a mean that is itself rounded, leave a little that is no spread at all.
+    products = 8 * precision * np.sqrt(len(values)) * np.max(values, initial=0.0)
+    centring = count * (4 * max(EPS, precision**1.5) * np.linalg.norm(centre)) ** 2
+    return np.where(values > max(products, centring), values, 0.0)

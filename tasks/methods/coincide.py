@@ -122,8 +122,8 @@ def shares(transfer: NDArray[np.float64], density: NDArray[np.float64], temperat
 def transferability_paper(centroids: NDArray[np.floating]) -> NDArray[np.float64]:
     """S: mean cosine of each centroid to all centroids, itself included; (K,)."""
     unit = unit_rows(centroids.astype(np.float64))
-    mean: NDArray[np.float64] = unit @ unit.mean(axis=0)
-    return mean
+    total: NDArray[np.float64] = unit @ unit.sum(axis=0)
+    return total / max(len(unit), 1)
 
 
 def transferability_official(halves: NDArray[np.floating], twins: float = TWINS) -> NDArray[np.float64]:

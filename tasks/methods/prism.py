@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tasks.linalg.matrix import Block, Matrix, buffer_rows, rebatched
-from tasks.linalg.rescaled import column_mean
+from tasks.linalg.rescaled import centred, column_mean, unit_rows
 from tasks.linalg.rounding import settle
 from tasks.methods.contract import Columns, Tables, signal_of
 
@@ -65,9 +65,4 @@ def _unit_blocks(matrix: Matrix, centre: NDArray[np.float64] | None) -> Iterator
     rows = max(1, buffer_rows(n, d) // 4)
     for start, block in rebatched(matrix, rows):
         wide = block.astype(np.float64)
-        length = np.sqrt(np.einsum("ij,ij->i", wide, wide))
-        wide -= wide.mean(axis=1, keepdims=True) if centre is None else centre
-        left = np.sqrt(np.einsum("ij,ij->i", wide, wide))
-        # What centring leaves of an equal row is rounding, not a direction.
-        real = left > 4 * np.finfo(np.float64).eps * np.sqrt(max(n, d)) * length
-        yield start, wide * np.divide(1.0, left, out=np.zeros(len(wide)), where=real)[:, None]
+        yield start, unit_rows(centred(wide, wide.mean(axis=1, keepdims=True) if centre is None else centre))
