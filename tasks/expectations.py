@@ -6,6 +6,7 @@ rejected ones included (`tasks.tally` computes it): a million rows take seconds,
 
 from __future__ import annotations
 
+import logging
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -18,11 +19,17 @@ import polars as pl
 from great_expectations.checkpoint import UpdateDataDocsAction
 
 from tasks.checks import CHECKS
+from tasks.data_docs import settle
 from tasks.params import Gates
 
+# GX raises this logger to INFO on import, to speak of temporary folders.
+logging.getLogger("great_expectations.data_context.types.base").setLevel(logging.WARNING)
+
 SITE = "validation"
-# Ids of failing rows shown for each expectation; rejects.jsonl has them all.
-SHOWN = 200
+TITLES = {
+    "gates": "Is the table as a whole fit to go on? A failure stops the run.",
+    "rows": "Which rows failed which check? They are rejected; the run goes on.",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,101 +43,82 @@ class Gate:
 
 
 def audit(frame: pl.DataFrame, gates: Gates, docs: Path) -> tuple[Gate, ...]:
-    """Run the suite over `frame` (columns of `tasks.tally.FRAME`) and write Data Docs to the folder `docs`.
+    """Run both suites over `frame` (of `tasks.tally`) and write Data Docs to the folder `docs`, in place of any there.
 
-    Returns the gates in the order of params.yaml. A row that fails a check never fails the suite on its own: the share
-    of such rows does, once it passes gates.maximum_reject_share.
+    Returns the gates in the order of params.yaml. Suite `rows` names the rows that failed each check; suite `gates`
+    alone says whether the run may go on.
     """
     shutil.rmtree(docs, ignore_errors=True)
     context = gx.get_context(mode="ephemeral")
     context.variables.progress_bars = {"globally": False}
-    limits = list(_limits(gates, empty=frame.is_empty()))
-    rows = [] if frame.is_empty() else list(_row_expectations(gates))
-    suite = context.suites.add(gx.ExpectationSuite("rows", expectations=[*(one for _, _, one in limits), *rows]))
-    results = _run(context, suite, frame, docs)
-    values = {result.expectation_config.meta["gate"]: result for result in results if _gate_of(result)}
-    return tuple(_gate(name, limit, values.get(name)) for name, limit in gates.model_dump().items())
+    batch = context.data_sources.add_pandas("dataset").add_dataframe_asset("dataset")
+    whole = batch.add_batch_definition_whole_dataframe("every row")
+    # A share of no rows is no share: of an empty table only the number of rows is asked.
+    suites = {"gates": list(_gate_expectations(gates))[: 1 if frame.is_empty() else None]}
+    if not frame.is_empty():
+        suites["rows"] = list(_row_expectations())
+    definitions = [_define(context, whole, name, expectations) for name, expectations in suites.items()]
+    validated = _run(context, definitions, frame, docs)
+    settle(docs, {name: bool(result.success) for name, result in validated.items()}, TITLES)
+    found = {result.expectation_config.meta["gate"]: result for result in validated["gates"].results}
+    return tuple(_gate(name, limit, found.get(name)) for name, limit in gates.model_dump().items())
 
 
-def _limits(gates: Gates, empty: bool) -> Iterator[tuple[str, float, Any]]:
-    """The gates: (name, limit, expectation). A share of no rows is no share, so an empty table has only the first."""
-    yield (
-        "minimum_rows",
-        gates.minimum_rows,
-        gxe.ExpectColumnSumToBeBetween(
-            column="accepted", min_value=gates.minimum_rows, **_labels("minimum_rows", "Rows that passed every check")
-        ),
+def _gate_expectations(gates: Gates) -> Iterator[Any]:
+    """One for each gate, named in `meta`, the number of rows first."""
+    yield gxe.ExpectColumnSumToBeBetween(
+        column="accepted",
+        min_value=gates.minimum_rows,
+        description=f"minimum_rows: at least {gates.minimum_rows} rows pass every check",
+        meta={"gate": "minimum_rows"},
     )
-    if empty:
-        return
     shares = {
-        "maximum_reject_share": ("defective", "Share of rows with a defect (rejected, but not by a policy)"),
-        "maximum_text_only_share": ("text_only", "Share of rows without an image"),
-        "maximum_duplicate_share": ("duplicate", "Share of rows that repeat an earlier accepted row exactly"),
+        "maximum_reject_share": ("defective", "rows with a defect: rejected, but not by a policy"),
+        "maximum_text_only_share": ("text_only", "rows without an image"),
+        "maximum_duplicate_share": ("duplicate", "rows that repeat an earlier accepted row exactly"),
     }
-    for name, (column, notes) in shares.items():
+    for name, (column, which) in shares.items():
         limit = getattr(gates, name)
-        yield name, limit, gxe.ExpectColumnMeanToBeBetween(column=column, max_value=limit, **_labels(name, notes))
-
-
-def _labels(gate: str, notes: str) -> dict[str, Any]:
-    return {"meta": {"gate": gate}, "notes": f"gates.{gate}: {notes}.", "severity": "critical"}
-
-
-def _row_expectations(gates: Gates) -> Iterator[Any]:
-    """One expectation for each check: the row was not rejected for any of its reasons."""
-    mostly = 1 - gates.maximum_reject_share
-    yield gxe.ExpectColumnValuesToBeUnique(column="row", notes="Every row of the dataset is counted once.")
-    for check, reasons in CHECKS.items():
-        given = ", ".join(f"`{reason}`" for reason in reasons) or "the reader's own reasons, such as `malformed_json`"
-        yield gxe.ExpectColumnValuesToBeInSet(
-            column=f"{check}_ok",
-            value_set=[True],
-            mostly=mostly,
-            notes=f"Rows failing this check are rejected for {given}.",
-            severity="warning",
+        description = f"{name}: at most a share of {limit:g} of {which}"
+        yield gxe.ExpectColumnMeanToBeBetween(
+            column=column, max_value=limit, description=description, meta={"gate": name}
         )
 
 
-def _run(context: Any, suite: Any, frame: pl.DataFrame, docs: Path) -> list[Any]:
-    batch = (
-        context.data_sources.add_pandas("dataset")
-        .add_dataframe_asset("rows")
-        .add_batch_definition_whole_dataframe("all")
-    )
-    definition = context.validation_definitions.add(gx.ValidationDefinition(name="rows", data=batch, suite=suite))
+def _row_expectations() -> Iterator[Any]:
+    """One for each check: the row was not rejected for any of its reasons. A row that was is a warning, not a stop."""
+    yield gxe.ExpectColumnValuesToBeUnique(column="row", description="Every row is counted once", severity="warning")
+    for check, reasons in CHECKS.items():
+        given = ", ".join(reasons) or "the reader's own reasons, such as malformed_json"
+        description = f"{check}: no row is rejected for {given}"
+        yield gxe.ExpectColumnValuesToBeInSet(
+            column=f"{check}_ok", value_set=[True], description=description, severity="warning"
+        )
+
+
+def _define(context: Any, batch: Any, name: str, expectations: list[Any]) -> Any:
+    suite = context.suites.add(gx.ExpectationSuite(name, expectations=expectations))
+    return context.validation_definitions.add(gx.ValidationDefinition(name=name, data=batch, suite=suite))
+
+
+def _run(context: Any, definitions: list[Any], frame: pl.DataFrame, docs: Path) -> dict[str, Any]:
+    """Validate, render the site; results by suite name."""
+    store = {"class_name": "TupleFilesystemStoreBackend", "base_directory": str(docs.absolute())}
+    index = {"class_name": "DefaultSiteIndexBuilder"}
     context.delete_data_docs_site("local_site")
-    context.add_data_docs_site(
-        SITE,
-        {
-            "class_name": "SiteBuilder",
-            "site_index_builder": {"class_name": "DefaultSiteIndexBuilder"},
-            "store_backend": {
-                "class_name": "TupleFilesystemStoreBackend",
-                "base_directory": str(docs.absolute()),
-            },
+    site = {"class_name": "SiteBuilder", "site_index_builder": index, "store_backend": store}
+    context.add_data_docs_site(SITE, site)
+    checkpoint = gx.Checkpoint(
+        name="validation",
+        validation_definitions=definitions,
+        actions=[UpdateDataDocsAction(name="docs", site_names=[SITE])],
+        result_format={
+            "result_format": "COMPLETE",
+            "unexpected_index_column_names": ["row", "reason"],
         },
     )
-    checkpoint = context.checkpoints.add(
-        gx.Checkpoint(
-            name="validation",
-            validation_definitions=[definition],
-            actions=[UpdateDataDocsAction(name="docs", site_names=[SITE])],
-            result_format={
-                "result_format": "SUMMARY",
-                "unexpected_index_column_names": ["row"],
-                "partial_unexpected_count": SHOWN,
-            },
-        )
-    )
-    outcome = checkpoint.run(batch_parameters={"dataframe": frame.to_pandas()})
-    (validated,) = outcome.run_results.values()
-    return list(validated.results)
-
-
-def _gate_of(result: Any) -> str | None:
-    name: str | None = (result.expectation_config.meta or {}).get("gate")
-    return name
+    outcome = context.checkpoints.add(checkpoint).run(batch_parameters={"dataframe": frame.to_pandas()})
+    return {result.suite_name: result for result in outcome.run_results.values()}
 
 
 def _gate(name: str, limit: float, result: Any) -> Gate:
