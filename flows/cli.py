@@ -39,9 +39,7 @@ def select(
     ] = None,
     budget: Annotated[str | None, typer.Option(help="a count (5000) or a share of the rows (0.16)")] = None,
     method: Annotated[str | None, typer.Option(help="selection method, see `scalselect methods`")] = None,
-    preset: Annotated[
-        str | None, typer.Option(help="official: token sets and image sizes of the authors' code")
-    ] = None,
+    preset: Annotated[str | None, typer.Option(help="official: tokens and image sizes of the authors' code")] = None,
     format: Annotated[str | None, typer.Option(help="dataset format, when detection gets it wrong")] = None,  # noqa: A002
     text_only: Annotated[str | None, typer.Option(help="rows without images: exclude, keep or drop")] = None,
     assign: Assignments = [],  # noqa: B006

@@ -35,7 +35,7 @@ class Finding:
 
 
 def examine(workspace: Path | None, fix: bool = False) -> Iterator[Finding]:
-    """Every finding about the installation and, when there is one, the workspace. `fix` mends what needs no decision."""
+    """Findings about the installation and, when there is one, the workspace. `fix` mends what needs no decision."""
     yield from check_versions()
     yield check_device()
     yield check_server()

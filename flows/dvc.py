@@ -91,7 +91,7 @@ def lock(workspace: Path) -> dict[str, object]:
 def default_remote(workspace: Path) -> str | None:
     """Name of the default remote, or None when the workspace has none."""
     try:
-        return call(workspace, "config", "core.remote")[0]
+        return next(iter(call(workspace, "config", "core.remote")), None)
     except StageError:
         return None
 

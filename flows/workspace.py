@@ -7,13 +7,13 @@ import json
 import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import filelock
 import yaml
 from ruamel.yaml import YAML
+from ruamel.yaml.scalarstring import DoubleQuotedScalarString
 
 from tasks.atomic import write_json, write_text
 from tasks.errors import BusyError, InputError
@@ -73,7 +73,7 @@ def override(workspace: Path, overrides: Mapping[str, Any]) -> Settings:
     if apply_overrides(tree, overrides) != tree:
         document = _round_trip().load(path.read_text(encoding="utf-8"))
         for dotted, value in overrides.items():
-            _assign(document, dotted.split("."), value)
+            _assign(document, dotted.split("."), _quoted(value))
         write_text(path, _dump(document))
     return settings
 
@@ -138,18 +138,34 @@ def _assign(node: Any, keys: list[str], value: Any) -> None:
     node[last] = value
 
 
+def _quoted(value: Any) -> Any:
+    """The value with those strings quoted that YAML 1.1 (our reader) would take for something else, such as yes."""
+    if isinstance(value, Mapping):
+        return {key: _quoted(one) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_quoted(one) for one in value]
+    return DoubleQuotedScalarString(value) if isinstance(value, str) and yaml.safe_load(value) != value else value
+
+
 def _round_trip() -> YAML:
     document = YAML()
     document.preserve_quotes = True
     document.indent(mapping=2, sequence=4, offset=2)
     document.width = 4096
-    # ruamel leaves out null by default; our files spell it.
-    document.representer.add_representer(type(None), partial(_null))
+    document.representer.add_representer(type(None), _null)
+    document.representer.add_representer(float, _float)
     return document
 
 
 def _null(representer: Any, _value: None) -> Any:
+    # Left to itself, ruamel writes nothing at all.
     return representer.represent_scalar("tag:yaml.org,2002:null", "null")
+
+
+def _float(representer: Any, value: float) -> Any:
+    # 1e-05 is a number in YAML 1.2 and a string in 1.1; 1.0e-05 is a number in both.
+    text = repr(value)
+    return representer.represent_scalar("tag:yaml.org,2002:float", text if "." in text else text.replace("e", ".0e"))
 
 
 def _dump(document: Any) -> str:

@@ -1,0 +1,134 @@
+import subprocess
+import sys
+import time
+
+import pytest
+from conftest import ran
+
+from flows import dvc
+from tasks.errors import BudgetError, BusyError, EngineError, InputError
+
+
+def test_ran_then_unchanged_then_restored(toy):
+    said: list[str] = []
+    first = dvc.reproduce("validate", toy, said.append)
+    assert (first.how, first.cached) == ("ran", False)
+    assert "validate: working" in said
+    assert dvc.reproduce("validate", toy, said.append).how == "unchanged"
+    data = toy / "data/raw/demo/data.json"
+    data.write_text("other rows")
+    assert dvc.reproduce("validate", toy, said.append).how == "ran"
+    data.write_text("three rows")
+    assert dvc.reproduce("validate", toy, said.append).how == "restored"
+    assert (toy / "data/samples/samples.parquet").read_text() == "three rows"
+    assert ran(toy) == ["validate", "validate"]
+
+
+def test_a_missing_input_is_the_users(toy):
+    (toy / "data/raw/demo/data.json").unlink()
+    with pytest.raises(InputError, match=r"data/raw/demo/data\.json: no such file"):
+        dvc.reproduce("validate", toy, lambda line: None)
+
+
+def test_an_error_of_the_stage_comes_back_as_itself():
+    lines = [
+        "select: working",
+        "BudgetError: 13 asked",
+        "only 12 there",
+        "ERROR: failed to reproduce 'select': …, exited with 2",
+    ]
+    error = dvc._failure(["repro"], lines)
+    assert type(error) is BudgetError
+    assert str(error) == "13 asked\nonly 12 there"
+    assert error.exit_code == 2
+
+
+def test_an_engine_error_is_told_from_a_crash():
+    assert type(dvc._failure(["repro"], ["EngineError: workers died"])) is EngineError
+    crash = [
+        "Traceback (most recent call last):",
+        "KeyError: 'x'",
+        "ERROR: failed to reproduce 'a': failed to run: b, exited with 1",
+    ]
+    error = dvc._failure(["repro", "a"], crash)
+    assert type(error) is dvc.StageError
+    assert error.exit_code == 1
+    assert "exited with 1" in str(error)
+    assert "KeyError: 'x'" in str(error)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "ERROR: '/w/data' is busy, it is being blocked by:",
+        "ERROR: Unable to acquire lock. Most likely another DVC process is running or was terminated abruptly.",
+    ],
+)
+def test_a_held_lock_is_busy(line):
+    assert type(dvc._failure(["repro"], [line])) is BusyError
+
+
+def _busy(toy, seconds):
+    (toy / "pause").write_text(str(seconds))
+    other = subprocess.Popen(
+        [sys.executable, "-m", "dvc", "repro", "validate"], cwd=toy, stdout=subprocess.PIPE, text=True
+    )
+    for line in other.stdout:
+        if "working" in line:
+            return other
+    raise AssertionError("the other dvc never started")
+
+
+def test_a_stage_that_another_dvc_runs_is_waited_for(toy):
+    other = _busy(toy, 3)
+    try:
+        said: list[str] = []
+        outcome = dvc.reproduce("validate", toy, said.append)
+        assert outcome.how == "unchanged"
+        assert any(line.startswith("waiting for another dvc process") for line in said)
+        assert ran(toy) == ["validate"]
+    finally:
+        other.wait(30)
+
+
+def test_patience_ends(toy):
+    other = _busy(toy, 30)
+    try:
+        with pytest.raises(BusyError, match=str(other.pid)):
+            dvc.reproduce("validate", toy, lambda line: None, patience=0.5)
+    finally:
+        other.terminate()
+        other.wait(30)
+
+
+def test_an_interrupted_caller_leaves_no_stage_running(toy):
+    (toy / "pause").write_text("60")
+
+    def interrupt(line):
+        if "working" in line:
+            raise KeyboardInterrupt
+
+    start = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        dvc.reproduce("validate", toy, interrupt)
+    assert time.monotonic() - start < 30
+    (toy / "pause").unlink()
+    assert dvc.reproduce("validate", toy, lambda line: None, patience=0).how == "ran"
+
+
+def test_status_names_what_is_stale(toy):
+    assert set(dvc.status(toy)) == {"validate", "extract", "score", "select", "export"}
+    dvc.reproduce("validate", toy, lambda line: None)
+    assert "validate" not in dvc.status(toy)
+
+
+def test_lock_is_empty_before_the_first_run(toy):
+    assert dvc.lock(toy) == {}
+    dvc.reproduce("validate", toy, lambda line: None)
+    assert list(dvc.lock(toy)) == ["validate"]
+
+
+def test_remote_may_be_missing(toy):
+    assert dvc.default_remote(toy) == "local"
+    (toy / ".dvc/config").write_text("[core]\n    analytics = false\n")
+    assert dvc.default_remote(toy) is None
