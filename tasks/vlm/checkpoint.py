@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from huggingface_hub import hf_hub_download, snapshot_download
-from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
 from tasks.errors import ModelError
 from tasks.params import ModelSettings
@@ -126,8 +126,10 @@ def _fetched(repository: str, name: str, revision: str) -> bool:
     """Whether a file is, or now came to be, in the local cache."""
     try:
         hf_hub_download(repository, filename=name, revision=revision)
-    except (HfHubHTTPError, LocalEntryNotFoundError):
+    except EntryNotFoundError:
         return False
+    except HfHubHTTPError as error:
+        raise ModelError(f"model `{repository}`: the hub refused {name}: {error}") from None
     return True
 
 

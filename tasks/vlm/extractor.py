@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import reduce
 from operator import or_
 from typing import Any
@@ -78,11 +78,12 @@ class Extractor:
         return {name: SIGNALS[name].compute(padded, record, self._extract) for name in self._signals}
 
     def _try_out(self, preparer: Preparer, family: str) -> None:
-        """Put one blank image and a question through, so that a family that does not fit is refused before work starts."""
+        """Put a blank image and a question through: a family that does not fit is refused before work starts."""
+        unlimited = self._settings.model_copy(update={"max_length": 1 << 30})
         turns = (Turn("user", f"{IMAGE_PLACEHOLDER}\nWhat is shown?"), Turn("assistant", "Nothing."))
         sample = Sample(0, None, "", turns, (ImageRef("", "blank", width=64, height=64),), "")
         try:
-            prepared = preparer(sample, [PIL.Image.new("RGB", (64, 64))])
+            prepared = replace(preparer, model=unlimited)(sample, [PIL.Image.new("RGB", (64, 64))])
             if isinstance(prepared, Problem):
                 raise ModelError(f"model family `{family}`: a plain question cannot be prepared: {prepared.detail}")
             self.compute([prepared])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, fields
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -32,10 +32,9 @@ class Preparer:
     model: ModelSettings
     extract: ExtractSettings
     signals: tuple[str, ...]
-    _made: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {name: getattr(self, name) for name in ("folder", "model", "extract", "signals")} | {"_made": {}}
+        return {one.name: getattr(self, one.name) for one in fields(self)}
 
     @cached_property
     def processor(self) -> Processor:

@@ -138,7 +138,7 @@ def _image_id(processor: Any, config: Any) -> int:
 
 
 def _marker_ids(config: Any) -> frozenset[int]:
-    names = ("vision_start_token_id", "vision_end_token_id")
+    names = ("vision_start_token_id", "vision_end_token_id", "image_start_token_id", "image_end_token_id")
     return frozenset(one for one in (getattr(config, name, None) for name in names) if one is not None)
 
 

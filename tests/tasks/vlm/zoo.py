@@ -7,7 +7,7 @@ import torch
 import transformers as hf
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
-from tests.tasks.vlm.templates import IDEFICS, INTERNVL, LLAVA, QWEN
+from tests.tasks.vlm.templates import GEMMA, IDEFICS, INTERNVL, LLAVA, MISTRAL, QWEN
 
 TEXT = {
     "hidden_size": 32,
@@ -58,6 +58,8 @@ def save(folder: Path, config: hf.PreTrainedConfig, processor: hf.ProcessorMixin
             # Norms away from one, so that a norm applied by mistake shows.
             if "norm" in name and name.endswith("weight"):
                 value.uniform_(0.5, 1.5)
+            elif not value.any():
+                value.normal_(0, 0.3)
             elif "q_proj" in name or "k_proj" in name:
                 value.mul_(2.0)
     model.save_pretrained(folder)
@@ -317,6 +319,56 @@ def smolvlm(folder: Path) -> None:
     save(folder, config, hf.SmolVLMProcessor(images, words, videos, image_seq_len=4, chat_template=IDEFICS))
 
 
+def gemma3(folder: Path) -> None:
+    named = {"image_token": "<image_soft_token>", "boi_token": "<start_of_image>", "eoi_token": "<end_of_image>"}
+    words = tokenizer("<start_of_turn>", "<end_of_turn>", **named)
+    config = hf.Gemma3Config(
+        text_config={
+            "model_type": "gemma3_text",
+            **TEXT,
+            "num_key_value_heads": 2,
+            "head_dim": 8,
+            "vocab_size": len(words),
+            "sliding_window": 16,
+        },
+        vision_config=SIGLIP,
+        mm_tokens_per_image=4,
+        boi_token_index=words.convert_tokens_to_ids("<start_of_image>"),
+        eoi_token_index=words.convert_tokens_to_ids("<end_of_image>"),
+        image_token_index=words.convert_tokens_to_ids("<image_soft_token>"),
+    )
+    images = hf.Gemma3ImageProcessor(size={"height": 56, "width": 56})
+    save(folder, config, hf.Gemma3Processor(images, words, chat_template=GEMMA, image_seq_length=4))
+
+
+def mistral3(folder: Path) -> None:
+    words = tokenizer("[IMG]", "[IMG_BREAK]", "[IMG_END]", "[INST]", "[/INST]")
+    config = hf.Mistral3Config(
+        text_config={
+            "model_type": "mistral",
+            **TEXT,
+            "num_key_value_heads": 2,
+            "head_dim": 8,
+            "vocab_size": len(words),
+        },
+        vision_config={
+            "model_type": "pixtral",
+            "hidden_size": 32,
+            "intermediate_size": 48,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 4,
+            "image_size": 112,
+            "patch_size": 14,
+            "head_dim": 8,
+        },
+        image_token_index=words.convert_tokens_to_ids("[IMG]"),
+        spatial_merge_size=2,
+    )
+    images = hf.PixtralImageProcessor(size={"longest_edge": 112}, patch_size={"height": 14, "width": 14})
+    processor = hf.PixtralProcessor(images, words, patch_size=14, spatial_merge_size=2, chat_template=MISTRAL)
+    save(folder, config, processor)
+
+
 FAMILIES: dict[str, Callable[[Path], None]] = {
     "llava": llava,
     "llava_gqa": llava_gqa,
@@ -330,4 +382,6 @@ FAMILIES: dict[str, Callable[[Path], None]] = {
     "internvl": internvl,
     "idefics3": idefics3,
     "smolvlm": smolvlm,
+    "gemma3": gemma3,
+    "mistral3": mistral3,
 }
