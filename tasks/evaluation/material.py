@@ -21,7 +21,7 @@ IGNORED = -100
 class Material(Dataset[Prepared]):
     """Samples prepared on demand; images are read when asked for, so a pool larger than memory will do.
 
-    Raises DatasetError at access for a row that cannot be prepared (validated pools have none), OSError for lost images.
+    Raises DatasetError at access for a row that cannot be prepared (validated pools have none), OSError for lost files.
     """
 
     def __init__(self, samples: Sequence[Sample], preparer: Preparer) -> None:

@@ -90,7 +90,7 @@ def _trainer(
         gradient_accumulation_steps=tune.accumulate,
         learning_rate=tune.learning_rate,
         weight_decay=tune.weight_decay,
-        warmup_ratio=tune.warmup,
+        warmup_steps=tune.warmup,  # below 1 it is a share of the steps
         lr_scheduler_type="cosine",
         bf16=torch.cuda.is_available(),
         seed=seed,
@@ -102,6 +102,7 @@ def _trainer(
         disable_tqdm=True,
         remove_unused_columns=False,
         dataloader_num_workers=tune.workers,
+        dataloader_pin_memory=torch.cuda.is_available(),
     )
     pad_id = preparer.processor.pad_id
 
