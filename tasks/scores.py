@@ -1,0 +1,80 @@
+"""scores.parquet: one line for every scored row, with the method's own columns after ours."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from tasks.atomic import replacing
+from tasks.errors import FeatureError
+from tasks.methods.contract import Columns
+from tasks.tables import SCORES
+
+
+@dataclass(frozen=True)
+class Scores:
+    """rows: (n,) position in the dataset. rank: (n,) 0 is best. columns: what the method's `score` gave."""
+
+    rows: NDArray[np.int64]
+    rank: NDArray[np.int64]
+    columns: Columns
+
+
+def write_scores(
+    path: Path,
+    rows: NDArray[np.int64],
+    ids: Sequence[str | None],
+    digests: Sequence[str | None],
+    columns: Columns,
+    order: NDArray[np.int64],
+) -> None:
+    """Write row, id, digest, score, rank, then the method's own columns. `order`: positions, best first."""
+    rank = np.empty(len(rows), dtype=np.int64)
+    rank[order] = np.arange(len(rows))
+    ours = {"row": rows, "id": ids, "digest": digests, "score": columns["score"], "rank": rank}
+    arrays = {field.name: pa.array(ours[field.name], field.type) for field in SCORES}
+    arrays |= {name: _to_arrow(values) for name, values in columns.items() if name not in arrays}
+    with replacing(path) as temporary:
+        pq.write_table(pa.table(arrays), temporary, compression="zstd")
+
+
+def read_scores(path: Path) -> Scores:
+    """What write_scores wrote. Raises FeatureError when the file is missing or is no table of scores."""
+    try:
+        table = pq.read_table(path)
+    except FileNotFoundError:
+        raise FeatureError(f"{path}: no such file; run the score stage") from None
+    except pa.ArrowException as error:
+        raise FeatureError(f"{path}: not a Parquet file of scores: {error}") from None
+    if missing := [name for name in SCORES.names if name not in table.column_names]:
+        raise FeatureError(f"{path}: lacks the column `{missing[0]}`; run the score stage")
+    own = [name for name in table.column_names if name not in SCORES.names]
+    columns = {name: _to_numpy(table[name]) for name in ["score", *own]}
+    return Scores(_to_numpy(table["row"]), _to_numpy(table["rank"]), columns)
+
+
+def _to_arrow(values: NDArray[Any]) -> pa.Array:
+    if values.ndim == 1:
+        return pa.array(values)
+    flat = pa.array(np.ascontiguousarray(values).reshape(-1))
+    return pa.FixedSizeListArray.from_arrays(flat, values.shape[1]) if values.shape[1] else _empty_lists(values)
+
+
+def _empty_lists(values: NDArray[Any]) -> pa.Array:
+    # Arrow cannot tell how many lists of no numbers there are.
+    return pa.array([[]] * len(values), pa.list_(pa.from_numpy_dtype(values.dtype)))
+
+
+def _to_numpy(column: pa.ChunkedArray) -> NDArray[Any]:
+    whole = column.combine_chunks()
+    if not pa.types.is_nested(whole.type):
+        return np.array(whole)
+    width = getattr(whole.type, "list_size", 0)
+    return np.array(whole.flatten()).reshape(len(whole), width)
