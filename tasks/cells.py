@@ -1,6 +1,6 @@
 """Rows and cells of Parquet and Arrow files, by position.
 
-Row groups are read whole and a few are remembered, because rows are mostly asked for in order. Arrow files (what
+Row groups are read whole and the latest are remembered, because rows are mostly asked for in order. Arrow files (what
 `datasets` saves) are mapped into memory, not read.
 """
 
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import threading
 from bisect import bisect_right
+from collections import OrderedDict
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
@@ -18,7 +19,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-_GROUPS_REMEMBERED = 4
+REMEMBERED_BYTES = 512 << 20
+_GROUPS: OrderedDict[tuple[Any, ...], pa.Table] = OrderedDict()
 _LOCK = threading.Lock()  # a ParquetFile may not be read from two threads at once
 
 
@@ -89,7 +91,11 @@ def _stamp(path: Path) -> tuple[int, int]:
 
 @lru_cache(maxsize=64)
 def _mapped(path: Path, stamp: tuple[int, int]) -> pa.Table:
-    return pa.ipc.open_stream(pa.memory_map(str(path))).read_all()
+    source = pa.memory_map(str(path))
+    try:
+        return pa.ipc.open_stream(source).read_all()
+    except pa.ArrowInvalid:  # the other kind of Arrow file, with a footer
+        return pa.ipc.open_file(source).read_all()
 
 
 @lru_cache(maxsize=64)
@@ -98,7 +104,14 @@ def _group_starts(path: Path, stamp: tuple[int, int]) -> list[int]:
     return [0, *accumulate(metadata.row_group(group).num_rows for group in range(metadata.num_row_groups))]
 
 
-@lru_cache(maxsize=_GROUPS_REMEMBERED)
 def _group(path: Path, stamp: tuple[int, int], group: int, column: str | None) -> pa.Table:
+    """A row group, from memory if it was read lately. As many are kept as fit REMEMBERED_BYTES, one at least."""
+    key = (path, stamp, group, column)
+    if key in _GROUPS:
+        _GROUPS.move_to_end(key)
+        return _GROUPS[key]
     with pq.ParquetFile(path) as file:
-        return file.read_row_group(group, columns=None if column is None else [column])
+        _GROUPS[key] = file.read_row_group(group, columns=None if column is None else [column])
+    while len(_GROUPS) > 1 and sum(table.nbytes for table in _GROUPS.values()) > REMEMBERED_BYTES:
+        _GROUPS.popitem(last=False)
+    return _GROUPS[key]

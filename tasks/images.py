@@ -17,15 +17,18 @@ from PIL import Image, UnidentifiedImageError
 from tasks import cells
 from tasks.problem import Problem
 from tasks.sample import ImageRef
+from tasks.unicode import is_unicode
 
+Image.init()
 # What training sets hold. Others stay closed: some of Pillow's readers start programs, or are unfit for strangers.
-ENCODINGS = ("JPEG", "MPO", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "JPEG2000", "AVIF")
+_WANTED = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "JPEG2000", "AVIF")
+ENCODINGS = tuple(name for name in _WANTED if name in Image.OPEN)  # a Pillow may be built without the last two
 SUFFIXES = frozenset(["jpg", "jpeg", "jpe", "png", "webp", "gif", "bmp", "tif", "tiff", "ppm", "pgm", "jp2", "avif"])
 
 # The limit is validate.maximum_pixels, checked before decoding; Pillow's own would cap it at a constant and warn.
 Image.MAX_IMAGE_PIXELS = None
 
-_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:(//|[a-z]+/)|data:", re.IGNORECASE)
+_URL = re.compile(r"[a-z][a-z0-9+.-]*://|data:", re.IGNORECASE)
 _MAGIC = (
     (b"\xff\xd8\xff", "jpg"),
     (b"\x89PNG", "png"),
@@ -52,10 +55,10 @@ def locate(name: str, root: Path) -> ImageRef | Problem:
     The path is kept as relative as `root` is. Names that leave the root are refused by their spelling: links inside the
     root are the user's own and are followed. Reasons: image_outside_root, image_url_not_allowed, malformed_images.
     """
+    if not name or "\0" in name or not is_unicode(name):
+        return Problem("malformed_images", f"not a file name: {name[:200]!a}")
     if _URL.match(name):
         return Problem("image_url_not_allowed", f"{name[:200]}: download it and name the file")
-    if not name or "\0" in name or not is_unicode(name):
-        return Problem("malformed_images", f"not a file name: {name[:200]!r}")
     inside = _inside(name, root) if Path(name).is_absolute() else os.path.normpath(name)
     if inside is None or inside == ".." or inside.startswith("../"):
         return Problem("image_outside_root", f"{name}: not under {root}; set dataset.image_root")
@@ -69,15 +72,6 @@ def _inside(name: str, root: Path) -> str | None:
         if target.is_relative_to(base):
             return str(target.relative_to(base))
     return None
-
-
-def is_unicode(text: str) -> bool:
-    """Whether the text can be written as UTF-8: no lone surrogates, as broken escapes or broken bytes leave behind."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def read_bytes(ref: ImageRef) -> bytes:

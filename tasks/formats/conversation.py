@@ -12,6 +12,7 @@ from tasks import images
 from tasks.formats.record import Row
 from tasks.problem import Problem
 from tasks.sample import IMAGE_PLACEHOLDER, ImageRef, Turn
+from tasks.unicode import escape, is_unicode
 
 ROLES = {"system": "system", "human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant"}
 SOURCE_FIELDS = ("source", "dataset", "channel")
@@ -93,7 +94,7 @@ def _read_turn(index: int, message: Any, spelling: Spelling) -> tuple[Turn, list
         pieces.append(piece)
         slots += own
     text = "".join(pieces)
-    if not images.is_unicode(text):
+    if not is_unicode(text):
         raise _UnreadableError("malformed_text", f"turn {index}: not valid Unicode (a lone surrogate, or not UTF-8)")
     return Turn(spelling.roles[role], text), slots
 
@@ -161,14 +162,14 @@ def _read_id(value: Mapping[str, Any]) -> str | None:
     found = value.get("id")
     if found is None:
         return None
-    return _clean(found if isinstance(found, str) else json.dumps(found, default=str))
+    return escape(found if isinstance(found, str) else json.dumps(found, default=str))
 
 
 def _read_source(value: Mapping[str, Any], source_field: str | None) -> str:
     for name in (source_field,) if source_field else SOURCE_FIELDS:
         found = value.get(name)
         if isinstance(found, str | int):
-            return _clean(str(found))
+            return escape(str(found))
     return ""
 
 
@@ -182,10 +183,6 @@ def _folder(refs: Sequence[ImageRef], root: Path) -> str:
 
 def _first(value: Mapping[str, Any], names: Sequence[str]) -> Any:
     return next((value[name] for name in names if value.get(name) is not None), None)
-
-
-def _clean(text: str) -> str:
-    return text if text.isascii() else text.encode("utf-8", "backslashreplace").decode()
 
 
 def _kind(value: Any) -> str:

@@ -11,7 +11,7 @@ from typing import Any, Literal, Protocol
 
 from tasks import images
 from tasks.atomic import replacing
-from tasks.errors import DatasetError
+from tasks.errors import ParamsError
 from tasks.params import ExportSettings
 from tasks.sample import ImageRef, Sample, digest_bytes
 
@@ -28,9 +28,9 @@ class PathPolicy:
 
     @classmethod
     def of(cls, settings: ExportSettings) -> PathPolicy:
-        """The policy of params.yaml. Raises DatasetError when media_dir is asked for and not named."""
+        """The policy of params.yaml. Raises ParamsError when media_dir is asked for and not named."""
         if settings.paths == "media_dir" and not settings.media_dir:
-            raise DatasetError("export.paths is media_dir: set export.media_dir to the folder that trainers are given")
+            raise ParamsError("export.paths is media_dir: set export.media_dir to the folder that trainers are given")
         return cls(settings.paths, Path(settings.media_dir) if settings.media_dir else None)
 
     def spell(self, path: Path, out: Path) -> str:
@@ -109,9 +109,10 @@ def write_array(path: Path, objects: Iterable[Any]) -> None:
 
 
 def write_lines(path: Path, objects: Iterable[Any]) -> None:
-    """JSON lines."""
+    """JSON lines; other characters that some readers take for line ends are escaped."""
     with replacing(path) as temporary, temporary.open("w", encoding="utf-8", newline="\n") as file:
-        file.writelines(_dump(one) + "\n" for one in objects)
+        file.writelines(_dump(one).translate(_LINE_ENDS) + "\n" for one in objects)
 
 
+_LINE_ENDS = {ord(one): f"\\u{ord(one):04x}" for one in "\x85\u2028\u2029"}
 _dump: Callable[[Any], str] = json.JSONEncoder(ensure_ascii=False).encode

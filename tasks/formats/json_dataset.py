@@ -71,11 +71,13 @@ def data_file(path: Path) -> Path:
 def layout(path: Path) -> str:
     """.json for an array, .jsonl for one value a line, told by the content. Raises DatasetError for neither."""
     first = json_stream.starts_with(path)
-    if first == "[" and path.suffix not in (".jsonl", ".ndjson"):
-        return ".json"
-    if first == "{" or path.suffix in (".jsonl", ".ndjson"):
+    if path.suffix in (".jsonl", ".ndjson"):
         return ".jsonl"
-    found = f"it starts with `{first}`" if first else "it is empty"
+    if first == "{" and isinstance(next(json_stream.read_lines(path))[1], dict):
+        return ".jsonl"
+    if first == "[":
+        return ".json"
+    found = f"it starts with {first!a}" if first else "it is empty"
     raise DatasetError(f"{path}: expected a JSON array of rows, or JSON lines; {found}")
 
 
@@ -101,5 +103,5 @@ def _as_array(texts: Iterable[str], like: Path) -> Iterator[str]:
 
 def _gaps(path: Path) -> tuple[str, str]:
     gaps = [one.before for one in islice(json_stream.read_array(path), 2)]
-    opening = gaps[0] if gaps else "\n"
+    opening = gaps[0] if gaps else ""
     return opening, gaps[1] if len(gaps) == 2 else "," + opening

@@ -19,7 +19,7 @@ from tasks.problem import Problem
 CHUNK = 1 << 20
 _DECODER = json.JSONDecoder()
 _SPACE = re.compile(r"[ \t\n\r]*")
-# A value cut off by the end of the buffer fails this close to the end: `-Infinity` is the longest token.
+# A value cut off by the end of the buffer fails, or ends too early, this close to it: `-Infinity` is the longest token.
 _NEAR_END = 16
 
 
@@ -121,7 +121,7 @@ class _Array:
         while True:
             try:
                 value, end = _DECODER.raw_decode(self._buffer, self._position)
-                if end < len(self._buffer) or self._ended:  # a number could go on in the next chunk
+                if end < len(self._buffer) - _NEAR_END or self._ended:  # a number could go on: 1, 1.5, 1.5e-7
                     text = self._buffer[self._position : end]
                     self._position = end
                     return text, value
@@ -164,7 +164,7 @@ class _Array:
         if not mark or mark not in marks:
             wanted = " or ".join(f"`{one}`" for one in marks)
             raise self._error(
-                f"expected {wanted}, found {f'`{mark}`' if mark else 'the end of the file'}", self._position
+                f"expected {wanted}, found {ascii(mark) if mark else 'the end of the file'}", self._position
             )
         self._position += 1
         return mark

@@ -63,8 +63,17 @@ class TableDataset:
 
     def write_native(self, rows: Iterable[Row], path: Path) -> None:
         """The rows as one Parquet file of the input's schema and metadata, all columns."""
-        tables = (cells.read_row(row.original).cast(self.schema) for row in rows)
-        write_table(path, self.schema, tables)
+        write_table(path, self.schema, (self._conform(row.original) for row in rows))
+
+    def _conform(self, ref: cells.RowRef) -> pa.Table:
+        """A row as the first file types it: shards may order columns otherwise, or hold nulls where others have text."""
+        row = cells.read_row(ref)
+        if set(row.column_names) != set(self.schema.names):
+            raise DatasetError(f"{ref.path}: columns differ from those of {self.shards[0]}")
+        try:
+            return row.select(self.schema.names).cast(self.schema)
+        except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+            raise DatasetError(f"{ref.path}: types differ from those of {self.shards[0]}: {error}") from None
 
 
 def open_parquet(settings: DatasetSettings) -> TableDataset:

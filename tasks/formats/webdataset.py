@@ -24,6 +24,7 @@ from tasks.formats.record import Row
 from tasks.params import DatasetSettings
 from tasks.problem import Problem
 from tasks.sample import IMAGE_PLACEHOLDER, ImageRef
+from tasks.unicode import escape
 
 _NAME = re.compile(r"((?:.*/)?[^./]+)\.([^/]+)")
 _BRACES = re.compile(r"\{(\d+)\.\.(\d+)\}")
@@ -157,9 +158,9 @@ def _fields(members: tuple[Member, ...]) -> Mapping[str, Any] | Problem:
     if "json" in spoken:
         value = json_stream.parse(spoken["json"].read().decode("utf-8", "surrogateescape"))
         if isinstance(value, Mapping):
-            value = {**value, "images": _in_order(value, pictures), "image": None}
+            value = {**value, "images": _in_order(value, pictures), "image": None} if pictures else {**value}
         elif not isinstance(value, Problem):
-            value = Problem("not_an_object", f"{spoken['json'].name} holds no JSON object")
+            value = Problem("not_an_object", f"{spoken['json'].name!a} holds no JSON object")
     elif "txt" in spoken:
         caption = spoken["txt"].read().decode("utf-8", "surrogateescape")
         turns = [("user", IMAGE_PLACEHOLDER * len(pictures)), ("assistant", caption)]
@@ -168,7 +169,7 @@ def _fields(members: tuple[Member, ...]) -> Mapping[str, Any] | Problem:
             "images": [*pictures.values()],
         }
     else:
-        value = Problem("no_turns", f"`{members[0].key}` has no .json and no .txt member")
+        value = Problem("no_turns", f"{members[0].key!a} has no .json and no .txt member")
     if isinstance(value, dict):
         value.setdefault("id", members[0].key)
     found: Mapping[str, Any] | Problem = value
@@ -185,7 +186,7 @@ def _in_order(value: Mapping[str, Any], pictures: Mapping[str, ImageRef]) -> lis
 
 
 def _ref(member: Member) -> ImageRef:
-    return ImageRef(str(member.path), member.name, f"tar:{member.offset}:{member.size}")
+    return ImageRef(str(member.path), escape(member.name), f"tar:{member.offset}:{member.size}")
 
 
 def _blocks(member: Member) -> bytes:
