@@ -48,8 +48,7 @@ def _refresh(root: Path) -> State[Any]:
     outcomes: list[Outcome] = []
     for name in STAGES:
         try:
-            outcome: Any = stage(name, str(root))
-            outcomes.append(outcome)
+            outcomes.append(stage(name, str(root)).result())
         finally:
             # Also when a gate failed: the report is what tells why.
             if name == "validate":

@@ -15,6 +15,7 @@ from tasks.errors import InputError
 DVC_CONFIG = """\
 [core]
     analytics = false
+    autostage = true
     check_update = false
     remote = local
 [cache]

@@ -38,7 +38,7 @@ def _transient(_task: Task[..., Any], _run: TaskRun, state: State[Any]) -> bool:
 def stage(name: str, workspace: str) -> State[Any]:
     """Reproduce one stage; ends Completed, Cached when its command did not have to run, or Failed with the message.
 
-    The caller gets the Outcome, or the error raised.
+    `.result()` of the state is the Outcome, or raises the stage's error.
     """
     try:
         outcome = dvc.reproduce(name, Path(workspace), get_run_logger().info)

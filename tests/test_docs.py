@@ -11,9 +11,8 @@ from flows.cli import app
 from tasks.params import Settings
 
 ROOT = Path(__file__).parent.parent
-DOCS = "\n".join(
-    path.read_text(encoding="utf-8") for path in [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-)
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+DOCS = "\n".join(path.read_text(encoding="utf-8") for path in PAGES)
 COMMANDS = typer.main.get_command(app).commands
 
 
