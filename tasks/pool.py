@@ -17,15 +17,15 @@ from tasks.features import FeatureTable
 from tasks.layout import Layout
 from tasks.linalg.matrix import ColumnSlice, Matrix
 from tasks.methods.contract import Tables
-from tasks.params import PooledSettings, Settings
+from tasks.params import PooledSettings
 
 
 @dataclass(frozen=True)
-class Pool:
+class PoolRows:
     """n extracted rows, in row order. Rows rejected or set aside before scoring are simply not here.
 
     tables: what methods see. rows: (n,) position in the dataset. ids: the dataset's own ids, or None.
-    samples: the file that the facts below are read from.
+    samples: the file that `images` is read from.
     """
 
     tables: Tables
@@ -42,31 +42,22 @@ class Pool:
         wanted = _read_samples(self.samples, ["row", "images.list.element.sha256"], self.rows)
         return [[image["sha256"] for image in images] for images in wanted["images"].to_pylist()]
 
-    @cached_property
-    def turns(self) -> NDArray[np.int64]:
-        """(n,) number of turns."""
-        return np.asarray(_read_samples(self.samples, ["row", "n_turns"], self.rows)["n_turns"], dtype=np.int64)
 
-    @cached_property
-    def characters(self) -> NDArray[np.int64]:
-        """(n,) characters of text."""
-        return np.asarray(_read_samples(self.samples, ["row", "characters"], self.rows)["characters"], dtype=np.int64)
-
-
-def read_pool(settings: Settings, layout: Layout, signals: Sequence[str] = ()) -> Pool:
+def read_pool(layout: Layout, signals: Sequence[str] = (), pooled: PooledSettings | None = None) -> PoolRows:
     """The extracted rows with the matrices and columns of the given signals, opened but not read.
 
-    Without signals the rows are those of the first signal extracted: the same in all.
+    pooled: how the `pooled` signal was laid out, which is what it takes to offer its halves by name.
+    Without signals the rows are those of any signal: the same in all.
     Raises FeatureError when a signal is missing, or was extracted from other samples.
     """
-    named = {name: FeatureTable(layout.features / name) for name in signals or settings.extract.signals[:1]}
+    named = {name: FeatureTable(layout.features / name) for name in signals or _extracted(layout.features)[:1]}
     first = next(iter(named.values()))
     matrices: dict[str, Matrix] = {}
     columns: dict[str, NDArray[np.float64]] = {}
     for name, table in named.items():
         if not np.array_equal(table.digests, first.digests):
             raise FeatureError(f"{table.folder}: not the rows of {first.folder}; extract again")
-        matrices |= dict(_matrices(name, table, settings))
+        matrices |= dict(_matrices(name, table, pooled))
         if name in signals:
             columns |= {f"{name}.{column}": table.column(column) for column in table.statistics}
     samples = _read_samples(layout.samples, ["row", "digest", "source"], first.rows)
@@ -74,16 +65,23 @@ def read_pool(settings: Settings, layout: Layout, signals: Sequence[str] = ()) -
         raise FeatureError(f"{first.folder}: extracted from other samples than {layout.samples}; extract again")
     sources = np.array([source or "" for source in samples["source"].to_pylist()], dtype=np.str_)
     ids = first.read(["id"])["id"].to_pylist()
-    return Pool(Tables(first.digests, sources, matrices, columns), first.rows, ids, layout.samples)
+    return PoolRows(Tables(first.digests, sources, matrices, columns), first.rows, ids, layout.samples)
 
 
-def _matrices(name: str, table: FeatureTable, settings: Settings) -> Iterator[tuple[str, Matrix]]:
+def _matrices(name: str, table: FeatureTable, pooled: PooledSettings | None) -> Iterator[tuple[str, Matrix]]:
     """ "attended", "clip.image", ...; of `pooled` also the visual and the language halves."""
     for column in table.matrices:
         matrix = table.matrix(column)
         yield (name if column == "feature" else f"{name}.{column}"), matrix
-        if name == "pooled" and column == "feature":
-            yield from _halves(matrix, settings.extract.pooled)
+        if name == "pooled" and column == "feature" and pooled is not None:
+            yield from _halves(matrix, pooled)
+
+
+def _extracted(folder: Path) -> list[str]:
+    names = sorted(path.name for path in folder.glob("*/") if any(path.glob("*.parquet")))
+    if not names:
+        raise FeatureError(f"{folder}: no features; run the extract stage")
+    return names
 
 
 def _halves(matrix: Matrix, pooled: PooledSettings) -> Iterator[tuple[str, Matrix]]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,18 +12,8 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from tasks.atomic import replacing
-from tasks.errors import FeatureError
 from tasks.methods.contract import Columns
 from tasks.tables import SCORES
-
-
-@dataclass(frozen=True)
-class Scores:
-    """rows: (n,) position in the dataset. rank: (n,) 0 is best. columns: what the method's `score` gave."""
-
-    rows: NDArray[np.int64]
-    rank: NDArray[np.int64]
-    columns: Columns
 
 
 def write_scores(
@@ -45,21 +34,6 @@ def write_scores(
         pq.write_table(pa.table(arrays), temporary, compression="zstd")
 
 
-def read_scores(path: Path) -> Scores:
-    """What write_scores wrote. Raises FeatureError when the file is missing or is no table of scores."""
-    try:
-        table = pq.read_table(path)
-    except FileNotFoundError:
-        raise FeatureError(f"{path}: no such file; run the score stage") from None
-    except pa.ArrowException as error:
-        raise FeatureError(f"{path}: not a Parquet file of scores: {error}") from None
-    if missing := [name for name in SCORES.names if name not in table.column_names]:
-        raise FeatureError(f"{path}: lacks the column `{missing[0]}`; run the score stage")
-    own = [name for name in table.column_names if name not in SCORES.names]
-    columns = {name: _to_numpy(table[name]) for name in ["score", *own]}
-    return Scores(_to_numpy(table["row"]), _to_numpy(table["rank"]), columns)
-
-
 def _to_arrow(values: NDArray[Any]) -> pa.Array:
     if values.ndim == 1:
         return pa.array(values)
@@ -70,11 +44,3 @@ def _to_arrow(values: NDArray[Any]) -> pa.Array:
 def _empty_lists(values: NDArray[Any]) -> pa.Array:
     # Arrow cannot tell how many lists of no numbers there are.
     return pa.array([[]] * len(values), pa.list_(pa.from_numpy_dtype(values.dtype)))
-
-
-def _to_numpy(column: pa.ChunkedArray) -> NDArray[Any]:
-    whole = column.combine_chunks()
-    if not pa.types.is_nested(whole.type):
-        return np.array(whole)
-    width = getattr(whole.type, "list_size", 0)
-    return np.array(whole.flatten()).reshape(len(whole), width)

@@ -33,7 +33,7 @@ def score(settings: Settings, layout: Layout) -> None:
     """
     method = find_method(settings.score.method)
     options = method.parse(settings.methods.get(method.name, {}))
-    pool = read_pool(settings, layout, method.signals(options))
+    pool = read_pool(layout, method.signals(options), settings.extract.pooled)
     columns, notes = run(method, pool.tables, options)
     order = best_first(columns["score"], pool.tables.digests)
     write_scores(layout.scores, pool.rows, pool.ids, pool.tables.digests.tolist(), columns, order)
