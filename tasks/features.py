@@ -83,8 +83,9 @@ class ShardMatrix:
     def _check(self, block: Floats, start: int) -> None:
         flat = block.reshape(-1)
         # One pass of the dot product instead of three of isfinite; where huge values overflow it, look again.
-        if np.isfinite(np.dot(flat, flat)):
-            return
+        with np.errstate(over="ignore", invalid="ignore"):
+            if np.isfinite(np.dot(flat, flat)):
+                return
         bad = ~np.isfinite(block).all(axis=1)
         if bad.any():
             row = start + int(np.argmax(bad))

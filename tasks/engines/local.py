@@ -146,10 +146,8 @@ def _start(make: Make, device: str, devices: int) -> _Member:
 
 def _serve(make: Make, device: str, pipe: Connection, devices: int) -> None:
     """A process's life: load, then do jobs until the pipe closes."""
-    if device == "cpu":
-        import torch
-
-        torch.set_num_threads(max(1, (os.cpu_count() or 1) // devices))
+    if device == "cpu":  # read when torch is imported, which `make` does
+        os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // devices)))
     inbox: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
     threading.Thread(target=_read_jobs, args=(pipe, inbox), daemon=True).start()
     word, work = guard(lambda: make(device))

@@ -152,9 +152,10 @@ class _Crew:
     def _describe_stall(self) -> str:
         loading = sum(task.job is None for task in self._tasks.values())
         return (
-            f"no shard finished for {self._settings.stall_seconds:g} s: {loading} of {len(self._tasks)} ray actors have "
-            f"not loaded. The cluster has {_say(ray.cluster_resources())}, free {_say(ray.available_resources())}. Lower "
-            "run.ray.cpus_per_actor or gpus_per_actor, or raise run.ray.stall_seconds; finished shards are kept"
+            f"no shard finished for {self._settings.stall_seconds:g} s: {loading} of {len(self._tasks)} ray actors "
+            f"have not loaded; the cluster has {_say(ray.cluster_resources())}, of which "
+            f"{_say(ray.available_resources())} are free. Lower run.ray.cpus_per_actor or gpus_per_actor, "
+            "or raise run.ray.stall_seconds; finished shards are kept"
         )
 
 
