@@ -1,0 +1,111 @@
+"""A finished selection, opened again from its folder, one of its files, or its manifest; it may have been moved."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tasks.errors import LineageError
+from tasks.manifest import FILE, SCHEMA, Json, read_json
+from tasks.params import Settings, parse
+from tasks.sample import digest_json
+
+
+@dataclass(frozen=True)
+class Finished:
+    """The manifest and the folders its paths are relative to.
+
+    base: holds every output. root: the working folder of the run, where relative inputs lie; None when base is not
+    under it.
+    """
+
+    manifest: Path
+    content: Json
+    base: Path
+    root: Path | None
+
+    def output(self, role: str) -> Path:
+        """Where the file (or folder) that Layout calls `role` lies now."""
+        return self.base / str(self.content["layout"][role])
+
+    def find(self, recorded: str) -> Path | None:
+        """Where an input lies now, or None when it is out of reach."""
+        path = Path(recorded)
+        starts = [Path()] if path.is_absolute() else [one for one in (self.root, Path(), self.base) if one]
+        return next((start / path for start in starts if (start / path).exists()), None)
+
+    def settings(self) -> Settings:
+        """The parameters of the run, with paths as they are reached from here; `run` and `record` at their defaults."""
+        tree = self.content["settings"]
+        moved = {"dataset.path": self._reach(tree["dataset"]["path"]), "model.path": self._reach(tree["model"]["path"])}
+        if tree["dataset"]["image_root"] is not None:
+            moved["dataset.image_root"] = self._reach(tree["dataset"]["image_root"])
+        return parse(tree, moved, where=str(self.manifest))
+
+    def _reach(self, recorded: str) -> str:
+        found = self.find(recorded)
+        if found is None and self.root is not None and any(sign in recorded for sign in "*?["):
+            return str(self.root / recorded)  # a glob of shards
+        return recorded if found is None else str(found)  # what is not found may be a hub id
+
+    def extraction(self) -> Json:
+        """What the extract stage recorded: each signal's fingerprint, columns and model."""
+        found: Json = self.content.get("extraction", {})
+        return found
+
+    def record(self) -> Json | None:
+        """Git and DVC facts, added after the last stage; None when there are none for this very manifest."""
+        if "record" in self.content:
+            return dict(self.content["record"])
+        beside = self.base / "manifests" / FILE
+        if not beside.exists():
+            return None
+        completed = read_json(beside)
+        if completed.get("digest") != self.content["digest"]:
+            return None
+        return dict(completed["record"]) if "record" in completed else None
+
+
+def open_finished(subset: Path) -> Finished:
+    """Find and read the manifest of `subset`. Raises LineageError saying where it was looked for."""
+    manifest = _find_manifest(subset)
+    content = read_json(manifest)
+    if not isinstance(content, dict) or content.get("schema") != SCHEMA:
+        raise LineageError(f"{manifest}: not a ScalSelect manifest of schema {SCHEMA}")
+    missing = [key for key in ("base", "root", "layout", "outputs", "inputs", "digest") if key not in content]
+    if missing:
+        raise LineageError(f"{manifest}: `{missing[0]}` is missing; the file was changed after it was written")
+    base = (manifest.parent / content["base"]).resolve()
+    root = (base / content["root"]).resolve() if content["root"] is not None else None
+    return Finished(manifest, content, base, root)
+
+
+def record_is_whole(record: Json) -> bool:
+    """Whether the record block still has the digest it was written with."""
+    return record.get("digest") == digest_json({key: value for key, value in record.items() if key != "digest"})
+
+
+def _find_manifest(subset: Path) -> Path:
+    if not subset.exists():
+        raise LineageError(f"{subset}: no such file or folder; name the output folder, a file in it, or {FILE}")
+    if subset.name == FILE:
+        return subset
+    for candidate in _candidates(subset):
+        if candidate.is_file() and _is_manifest(candidate):
+            return candidate
+    raise LineageError(f"{subset}: no {FILE} beside it or above it; name the folder that `scalselect` wrote")
+
+
+def _candidates(subset: Path) -> Iterator[Path]:
+    folder = (subset if subset.is_dir() else subset.parent).resolve()
+    for start in (folder, *list(folder.parents)[:3]):
+        for inner in (".", "subsets", "data/subsets"):
+            yield start / inner / FILE
+
+
+def _is_manifest(path: Path) -> bool:
+    # The exports bring manifests of their own kind; ours says which schema it follows.
+    content: Any = read_json(path)
+    return isinstance(content, dict) and "schema" in content and "outputs" in content
