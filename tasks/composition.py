@@ -24,7 +24,7 @@ Rows = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
-class Pool:
+class Candidates:
     """What the n scored rows are: content digests, sources, each row's image digests, and features for likeness."""
 
     digests: NDArray[np.str_]
@@ -141,7 +141,7 @@ class _Walk:
         return True
 
 
-def compose(order: Rows, pool: Pool, budget: int, constraints: Constraints) -> Composition:
+def compose(order: Rows, pool: Candidates, budget: int, constraints: Constraints) -> Composition:
     """Exactly `budget` rows of the pool, most preferred first.
 
     order: (n,) every row position once, most preferred first: the method's own picks, then the others by score.
@@ -196,7 +196,7 @@ def source_counts(
     return counts | {source: share for source, share in shares.items() if isinstance(share, int)}
 
 
-def _check_counts(order: Rows, pool: Pool, budget: int, constraints: Constraints) -> None:
+def _check_counts(order: Rows, pool: Candidates, budget: int, constraints: Constraints) -> None:
     """Refuse what no walk could satisfy: sums that do not fit, sources too small."""
     if budget > len(order):
         raise BudgetError(
@@ -230,7 +230,7 @@ def _least(constraints: Constraints) -> dict[str, int]:
     return {**constraints.floors, **constraints.quotas}
 
 
-def _limits(pool: Pool, constraints: Constraints) -> list[Limit]:
+def _limits(pool: Candidates, constraints: Constraints) -> list[Limit]:
     """The limits in force, cheapest first: the first that refuses a row names the reason."""
     limits: list[Limit] = []
     if constraints.quotas:
@@ -248,7 +248,7 @@ def _limits(pool: Pool, constraints: Constraints) -> list[Limit]:
     return limits
 
 
-def _admit_pins(walk: _Walk, order: Rows, pool: Pool, constraints: Constraints) -> None:
+def _admit_pins(walk: _Walk, order: Rows, pool: Candidates, constraints: Constraints) -> None:
     """Pinned rows go in first; of pinned twins under `deduplicate` one is enough."""
     pins = order[np.isin(order, constraints.keep)]
     if len(pins) < len(set(constraints.keep.tolist())):
@@ -259,7 +259,7 @@ def _admit_pins(walk: _Walk, order: Rows, pool: Pool, constraints: Constraints) 
             raise BudgetError(f"select.keep: row with digest {pool.digests[row]} is refused by the limit `{reason}`")
 
 
-def _admit_sources(walk: _Walk, order: Rows, pool: Pool, constraints: Constraints) -> None:
+def _admit_sources(walk: _Walk, order: Rows, pool: Candidates, constraints: Constraints) -> None:
     """Bring every source up to its quota or floor, from its own best rows."""
     sources = pool.sources[order]
     for source, least in sorted(_least(constraints).items()):

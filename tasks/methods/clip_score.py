@@ -12,8 +12,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from tasks.linalg.matrix import Matrix
 from tasks.linalg.neighbours import cosines
-from tasks.methods.contract import Columns, Tables
+from tasks.methods.contract import Columns, Tables, signal_of
 from tasks.methods.windows import Window, finite_column, window_score
 
 _ROWS = 4096
@@ -21,28 +22,34 @@ _ROWS = 4096
 
 @dataclass(frozen=True)
 class Options:
-    """window: which part of the ascending order to keep; the published rule is top."""
+    """features, text: the two embeddings. window: which part of the ascending order to keep; published: top."""
 
+    features: str = "clip.image"
+    text: str = "clip.text"
     window: Window = "top"
 
 
 def signals(options: Options) -> tuple[str, ...]:
     """CLIP or SigLIP embeddings of image and text."""
-    return ("clip",)
+    return tuple(dict.fromkeys([signal_of(options.features), signal_of(options.text)]))
 
 
 def score(tables: Tables, options: Options) -> Columns:
     """`score` by window, and `similarity` in [-1, 1]: the column `clip.similarity`, else from both embeddings."""
     known = "clip.similarity" in tables.columns
-    values = finite_column(tables, "clip.similarity") if known else similarity(tables)
+    values = (
+        finite_column(tables, "clip.similarity")
+        if known
+        else similarity(tables.matrix(options.features), tables.matrix(options.text))
+    )
     return {"score": window_score(values, tables.digests, options.window), "similarity": values}
 
 
-def similarity(tables: Tables) -> NDArray[np.float64]:
-    """(n,) cosine of `clip.image` with `clip.text`, in float64; 0 where either embedding is zero."""
-    images, texts = tables.matrix("clip.image"), tables.matrix("clip.text")
-    values = np.empty(len(tables))
-    for start in range(0, len(tables), _ROWS):
-        rows = np.arange(start, min(start + _ROWS, len(tables)))
+def similarity(images: Matrix, texts: Matrix) -> NDArray[np.float64]:
+    """(n,) cosine of each row of (n, d) images with the same row of texts, in float64; 0 where either is zero."""
+    n = images.shape[0]
+    values = np.empty(n)
+    for start in range(0, n, _ROWS):
+        rows = np.arange(start, min(start + _ROWS, n))
         values[rows] = cosines(images.take(rows).astype(np.float64), texts.take(rows).astype(np.float64))
     return values

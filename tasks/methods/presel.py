@@ -19,7 +19,7 @@ from pydantic import Field
 
 from tasks.linalg.apportion import carry, largest_remainder
 from tasks.linalg.kmeans import initial_rows, spherical_kmeans
-from tasks.linalg.matrix import ArrayMatrix
+from tasks.linalg.matrix import ArrayMatrix, Matrix
 from tasks.linalg.neighbours import nearest
 from tasks.linalg.rounding import settle
 from tasks.methods.anchors import draw
@@ -57,17 +57,18 @@ def signals(options: Options) -> tuple[str, ...]:
 
 def score(tables: Tables, options: Options) -> Columns:
     """`score`, the typicality; `cluster`, numbered through all tasks; `reference`, 1.0; `weight`, of the row's task."""
+    matrix = tables.matrix(options.features)
     reference = draw(tables, max(1, round(options.reference * len(tables))), options.seed)
     tasks, member = np.unique(tables.sources, return_inverse=True)
     weights = task_weights(_ratios(tables, options), member, reference, len(tasks), options.temperature)
     typicality, cluster = np.zeros(len(tables)), np.zeros(len(tables), dtype=np.int64)
     for task in range(len(tasks)):
         rows = np.nonzero(member == task)[0]
-        labels = _cluster(tables, rows, options)
+        labels = _cluster(matrix, tables.digests, rows, options)
         cluster[rows] = labels + (cluster.max() + 1 if task else 0)
         for label in range(labels.max() + 1):
             mine = rows[labels == label]
-            typicality[mine] = _typicality(tables, mine, options)
+            typicality[mine] = _typicality(matrix, tables.digests, mine, options)
     return {
         "score": settle(typicality),
         "cluster": cluster,
@@ -115,16 +116,16 @@ def _ratios(tables: Tables, options: Options) -> Floats:
     return loss / np.maximum(baseline, np.finfo(np.float64).tiny)
 
 
-def _cluster(tables: Tables, rows: Ints, options: Options) -> Ints:
-    block = ArrayMatrix(tables.matrix(options.features).take(rows))
+def _cluster(matrix: Matrix, digests: NDArray[np.str_], rows: Ints, options: Options) -> Ints:
+    block = ArrayMatrix(matrix.take(rows))
     count = max(1, round(options.clusters * len(rows)))
-    return spherical_kmeans(block, initial_rows(tables.digests[rows], count, options.seed), options.iterations).labels
+    return spherical_kmeans(block, initial_rows(digests[rows], count, options.seed), options.iterations).labels
 
 
-def _typicality(tables: Tables, rows: Ints, options: Options) -> Floats:
+def _typicality(matrix: Matrix, digests: NDArray[np.str_], rows: Ints, options: Options) -> Floats:
     """Mean cosine to the nearest rows of the same cluster; 1 for a row alone in its cluster."""
-    block = ArrayMatrix(tables.matrix(options.features).take(rows))
-    found = nearest(block, options.neighbours, "cosine", digest_ranks(tables.digests[rows]))
+    block = ArrayMatrix(matrix.take(rows))
+    found = nearest(block, options.neighbours, "cosine", digest_ranks(digests[rows]))
     return np.asarray(1.0 - found.distances.mean(axis=1)) if len(rows) > 1 else np.ones(len(rows))
 
 

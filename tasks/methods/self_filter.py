@@ -34,13 +34,14 @@ _LISTED = 8
 class Options:
     """Both stages.
 
-    features: matrices set side by side after scaling each row of each to unit length.
+    features, beside: two matrices (or one: `beside: null`) set side by side, each row of each scaled to unit length.
     difficulty: a column of difficulties to use instead of stage 1. losses: the column that stage 1 learns from.
     epochs, batch, learning_rate, seed: of stage 1 (Adam from zero; batches are drawn by content, not by position).
     neighbours, gamma, negative: of stage 2.
     """
 
-    features: tuple[str, ...] = ("clip.image", "clip.text")
+    features: str = "clip.image"
+    beside: str | None = "clip.text"
     difficulty: str | None = None
     losses: str = "answers.nll"
     epochs: Annotated[int, Field(gt=0)] = 3
@@ -54,18 +55,22 @@ class Options:
 
 def signals(options: Options) -> tuple[str, ...]:
     """The signals of the features, and of the losses or difficulties."""
-    return tuple(dict.fromkeys(signal_of(name) for name in (*options.features, options.difficulty or options.losses)))
+    return tuple(dict.fromkeys(signal_of(name) for name in (*_names(options), options.difficulty or options.losses)))
 
 
 def score(tables: Tables, options: Options) -> Columns:
     """`score`: the difficulty before any neighbour was taken."""
     if options.difficulty is not None:
         return {"score": finite_column(tables, options.difficulty)}
+    features = joined(tables, _names(options))
     losses = finite_column(tables, options.losses)
-    features = joined(tables, options.features)
     order = digest_order(tables.digests)
     theta = train(features, losses, order, options.epochs, options.batch, options.learning_rate, options.seed)
     return {"score": settle(-np.asarray((features.astype(np.float64) * theta).sum(axis=1)))}
+
+
+def _names(options: Options) -> tuple[str, ...]:
+    return (options.features,) if options.beside is None else (options.features, options.beside)
 
 
 def joined(tables: Tables, names: tuple[str, ...]) -> NDArray[np.float32]:
@@ -82,7 +87,7 @@ def select(columns: Columns, tables: Tables, budget: int, rng: np.random.Generat
     """The first `budget` rows of the stage-2 walk."""
     return filter_diverse(
         columns["score"],
-        ArrayMatrix(joined(tables, options.features)),
+        ArrayMatrix(joined(tables, _names(options))),
         budget,
         digest_ranks(tables.digests),
         options.neighbours,

@@ -5,14 +5,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tasks.composition import Constraints, Pool, budget_count, compose, source_counts
+from tasks.composition import Candidates, Constraints, budget_count, compose, source_counts
 from tasks.errors import BudgetError
 from tasks.linalg.matrix import ArrayMatrix
 
 
 def pool_of(n, seed=0, features=None):
     rng = np.random.default_rng(seed)
-    return Pool(
+    return Candidates(
         digests=np.array([f"d{value:02d}" for value in rng.integers(0, max(1, 2 * n // 3), n)], dtype=str),
         sources=np.array([["a", "b", "c"][value] for value in rng.integers(0, 3, n)], dtype=str),
         images=[[f"i{value}" for value in rng.integers(0, n, rng.integers(1, 3))] for _ in range(n)],
@@ -108,7 +108,7 @@ def test_equal_features_are_never_above_a_threshold_of_one():
 
 
 def simple(n=6):
-    return Pool(
+    return Candidates(
         np.array([f"d{i}" for i in range(n)]), np.array(list("aabbcc")[:n]), [["x"], ["x"], ["y"], ["y"], ["z"], ["x"]]
     )
 
@@ -127,7 +127,7 @@ def test_refusals_name_the_limit():
 
 
 def test_pinned_twins_count_once_when_deduplicating():
-    pool = Pool(np.array(["d", "d", "e"]), np.array(["a", "a", "a"]), [["x"], ["x"], ["y"]])
+    pool = Candidates(np.array(["d", "d", "e"]), np.array(["a", "a", "a"]), [["x"], ["x"], ["y"]])
     found = compose(np.arange(3), pool, 2, Constraints(deduplicate=True, keep=np.array([0, 1])))
     assert found.picks.tolist() == [0, 2]
 

@@ -1,0 +1,162 @@
+"""Stage 4: from scores to a subset of exactly the size asked for, with the fate of every row written down."""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from tasks.accounting import account, count_statuses, read_intake, write_selection
+from tasks.atomic import write_json, write_text
+from tasks.composition import Candidates, Composition, Constraints, budget_count, compose, source_counts
+from tasks.errors import FeatureError, ParamsError
+from tasks.layout import Layout
+from tasks.methods import METHODS
+from tasks.methods.contract import Columns, Method, Tables, best_first
+from tasks.params import SelectSettings, Settings
+from tasks.pool import Pool, read_pool
+from tasks.scores import read_scores
+
+log = logging.getLogger(__name__)
+
+Rows = NDArray[np.int64]
+
+_MATRICES = {"attended": "attended", "pooled": "pooled", "clip": "clip.image", "gradients": "gradients"}
+
+
+def select(settings: Settings, layout: Layout) -> None:
+    """Choose the rows and write the selection, the source mix and the metrics.
+
+    Raises BudgetError where the budget cannot be met exactly, ParamsError for a pin or method that does not exist,
+    FeatureError where scores, features and samples do not belong together.
+    """
+    likeness = _likeness(settings)
+    method, options = _method(settings)
+    pool = read_pool(settings, layout, tuple(dict.fromkeys([*method.signals(options), *likeness])))
+    columns = read_columns(layout, pool.rows)
+    budget = budget_count(settings.select.budget, len(pool))
+    order = prefer(method, columns, pool.tables, budget, settings.select.seed, options)
+    features = pool.tables.matrix(_MATRICES[likeness[0]]) if likeness else None
+    candidates = Candidates(pool.tables.digests, pool.tables.sources, pool.images, features)
+    composed = compose(order, candidates, budget, constrain(settings.select, pool, budget))
+    table = _account(settings, layout, pool, composed)
+    write_selection(layout.selection, table)
+    write_text(layout.source_mix, mix_sources(pool.tables.sources, composed.picks))
+    write_json(layout.selection_metrics, measure(method.name, pool, columns["score"], composed, table))
+    log.info("selected %d of %d scored rows by %s", budget, len(pool), method.name)
+
+
+def prefer(method: Method, columns: Columns, tables: Tables, budget: int, seed: int, options: Any) -> Rows:
+    """Every row position, most preferred first: the method's picks at this budget, then the others by score."""
+    picks = method.select(columns, tables, budget, np.random.default_rng(seed), options)
+    if len(picks) != budget or len(np.unique(picks)) != budget:
+        raise FeatureError(f"method `{method.name}` returned {len(np.unique(picks))} distinct rows for {budget}")
+    order = best_first(columns["score"], tables.digests)
+    return np.concatenate([picks, order[~np.isin(order, picks)]]).astype(np.int64)
+
+
+def read_columns(layout: Layout, rows: Rows) -> Columns:
+    """The columns of scores.parquet, row by row of the pool. Raises FeatureError where its rows are not the pool's."""
+    scores = read_scores(layout.scores)
+    if not np.array_equal(scores.rows, rows):
+        raise FeatureError(f"{layout.scores}: its rows are not those of {layout.features}: run score again")
+    return scores.columns
+
+
+def find_rows(pins: Sequence[str], key: str, pool: Pool, digests: NDArray[np.str_]) -> Rows:
+    """Positions of the rows whose digest or id is pinned, all that share it. Raises ParamsError for an unknown pin."""
+    by_name: dict[str, list[int]] = {}
+    for position, names in enumerate(zip(digests.tolist(), pool.ids, strict=True)):
+        for name in dict.fromkeys(names):
+            if name is not None:
+                by_name.setdefault(name, []).append(position)
+    unknown = [pin for pin in pins if pin not in by_name]
+    if unknown:
+        raise ParamsError(
+            f"select.{key}: `{unknown[0]}` is neither the digest nor the id of a scored row "
+            "(a rejected or text-only row has no score)"
+        )
+    return np.array(sorted({position for pin in pins for position in by_name[pin]}), dtype=np.int64)
+
+
+def mix_sources(sources: NDArray[np.str_], picks: Rows) -> str:
+    """source_mix.csv: each source's rows and share, before and after; largest first."""
+    before, after = Counter(sources.tolist()), Counter(sources[picks].tolist())
+    lines = ["source,pool,selected,pool_share,selected_share"]
+    for source, count in sorted(before.items(), key=lambda item: (-item[1], item[0])):
+        name = '"' + source.replace('"', '""') + '"' if any(mark in source for mark in ',"\r\n') else source
+        shares = count / len(sources), after[source] / max(1, len(picks))
+        lines.append(f"{name},{count},{after[source]},{shares[0]:.6f},{shares[1]:.6f}")
+    return "\n".join(lines) + "\n"
+
+
+def measure(
+    method: str, pool: Pool, score: NDArray[np.float64], composed: Composition, table: pa.Table
+) -> dict[str, Any]:
+    """The scalars of a selection: the accounting, the score at the cut, lengths, images and duplicates selected."""
+    picks = composed.picks
+    images = [image for row in picks.tolist() for image in pool.images[row]]
+    metrics: dict[str, Any] = {
+        **count_statuses(table),
+        "scored": len(pool),
+        "budget": len(picks),
+        "method": method,
+        "sources_selected": len(set(pool.tables.sources[picks].tolist())),
+        "images_selected": len(set(images)),
+        "images_in_pool": len({image for images in pool.images for image in images}),
+        "duplicates_selected": len(picks) - len(set(pool.tables.digests[picks].tolist())),
+        "refused": dict(sorted(Counter(composed.refused.values()).items())),
+    }
+    for name, values in (("characters", pool.characters), ("turns", pool.turns)):
+        metrics[f"mean_{name}_pool"] = _mean(values)
+        metrics[f"mean_{name}_selected"] = _mean(values[picks])
+    metrics["score_cut"] = float(score[picks].min()) if len(picks) else None
+    metrics["mean_score_pool"] = _mean(score)
+    metrics["mean_score_selected"] = _mean(score[picks])
+    return metrics
+
+
+def _mean(values: NDArray[Any]) -> float | None:
+    return float(np.mean(values, dtype=np.float64)) if len(values) else None
+
+
+def _method(settings: Settings) -> tuple[Method, Any]:
+    name = settings.score.method
+    if name not in METHODS:
+        raise ParamsError(f"score.method: no method `{name}`; known: {', '.join(METHODS)}")
+    return METHODS[name], METHODS[name].parse(settings.methods.get(name, {}))
+
+
+def _likeness(settings: Settings) -> tuple[str, ...]:
+    """The signal whose features tell near duplicates, when they are asked for: the first that has a matrix."""
+    if settings.select.near_duplicates is None:
+        return ()
+    found = [signal for signal in settings.extract.signals if signal in _MATRICES]
+    if not found:
+        raise ParamsError("select.near_duplicates needs features to compare: add `attended` to extract.signals")
+    return (found[0],)
+
+
+def _account(settings: Settings, layout: Layout, pool: Pool, composed: Composition) -> pa.Table:
+    refused = {int(pool.rows[place]): reason for place, reason in composed.refused.items()}
+    aside = settings.dataset.text_only == "keep"
+    return account(read_intake(layout), pool.rows, pool.rows[composed.picks], refused, export_aside=aside)
+
+
+def constrain(select: SelectSettings, pool: Pool, budget: int) -> Constraints:
+    """The constraints of params.yaml as counts and row positions. Raises BudgetError and ParamsError."""
+    tables = pool.tables
+    return Constraints(
+        deduplicate=select.deduplicate,
+        near_duplicates=select.near_duplicates,
+        per_image=select.per_image,
+        quotas=source_counts(select.quotas, budget, tables.sources, "quotas"),
+        floors=source_counts(select.floors, budget, tables.sources, "floors"),
+        keep=find_rows(select.keep, "keep", pool, tables.digests),
+        drop=find_rows(select.drop, "drop", pool, tables.digests),
+    )
