@@ -5,10 +5,12 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from tasks.accounting import account, count_statuses, read_intake, write_selection
@@ -19,8 +21,7 @@ from tasks.layout import Layout
 from tasks.methods import METHODS
 from tasks.methods.contract import Columns, Method, Tables, best_first
 from tasks.params import SelectSettings, Settings
-from tasks.pool import Pool, read_pool
-from tasks.scores import read_scores
+from tasks.pool import PoolRows, read_pool
 
 log = logging.getLogger(__name__)
 
@@ -37,8 +38,8 @@ def select(settings: Settings, layout: Layout) -> None:
     """
     likeness = _likeness(settings)
     method, options = _method(settings)
-    pool = read_pool(settings, layout, tuple(dict.fromkeys([*method.signals(options), *likeness])))
-    columns = read_columns(layout, pool.rows)
+    pool = read_pool(layout, tuple(dict.fromkeys([*method.signals(options), *likeness])), settings.extract.pooled)
+    columns = read_scores(layout.scores, pool.rows)
     budget = budget_count(settings.select.budget, len(pool))
     order = prefer(method, columns, pool.tables, budget, settings.select.seed, options)
     features = pool.tables.matrix(_MATRICES[likeness[0]]) if likeness else None
@@ -60,15 +61,18 @@ def prefer(method: Method, columns: Columns, tables: Tables, budget: int, seed: 
     return np.concatenate([picks, order[~np.isin(order, picks)]]).astype(np.int64)
 
 
-def read_columns(layout: Layout, rows: Rows) -> Columns:
+def read_scores(path: Path, rows: Rows) -> Columns:
     """The columns of scores.parquet, row by row of the pool. Raises FeatureError where its rows are not the pool's."""
-    scores = read_scores(layout.scores)
-    if not np.array_equal(scores.rows, rows):
-        raise FeatureError(f"{layout.scores}: its rows are not those of {layout.features}: run score again")
-    return scores.columns
+    if not path.exists():
+        raise FeatureError(f"{path}: no such file; run the score stage")
+    table = pq.read_table(path)
+    if not np.array_equal(table["row"].to_numpy(), rows):
+        raise FeatureError(f"{path}: its rows are not those that were extracted: run score again")
+    own = [name for name in table.column_names if name not in {"row", "id", "digest", "rank"}]
+    return {name: _as_array(table[name]) for name in own}
 
 
-def find_rows(pins: Sequence[str], key: str, pool: Pool, digests: NDArray[np.str_]) -> Rows:
+def find_rows(pins: Sequence[str], key: str, pool: PoolRows, digests: NDArray[np.str_]) -> Rows:
     """Positions of the rows whose digest or id is pinned, all that share it. Raises ParamsError for an unknown pin."""
     by_name: dict[str, list[int]] = {}
     for position, names in enumerate(zip(digests.tolist(), pool.ids, strict=True)):
@@ -96,7 +100,7 @@ def mix_sources(sources: NDArray[np.str_], picks: Rows) -> str:
 
 
 def measure(
-    method: str, pool: Pool, score: NDArray[np.float64], composed: Composition, table: pa.Table
+    method: str, pool: PoolRows, score: NDArray[np.float64], composed: Composition, table: pa.Table
 ) -> dict[str, Any]:
     """The scalars of a selection: the accounting, the score at the cut, lengths, images and duplicates selected."""
     picks = composed.picks
@@ -125,6 +129,14 @@ def _mean(values: NDArray[Any]) -> float | None:
     return float(np.mean(values, dtype=np.float64)) if len(values) else None
 
 
+def _as_array(column: pa.ChunkedArray) -> NDArray[Any]:
+    """(n,) array, or (n, k) of a column of fixed-size lists."""
+    whole = column.combine_chunks()
+    if not pa.types.is_nested(whole.type):
+        return np.array(whole)
+    return np.array(whole.flatten()).reshape(len(whole), getattr(whole.type, "list_size", 0))
+
+
 def _method(settings: Settings) -> tuple[Method, Any]:
     name = settings.score.method
     if name not in METHODS:
@@ -142,13 +154,13 @@ def _likeness(settings: Settings) -> tuple[str, ...]:
     return (found[0],)
 
 
-def _account(settings: Settings, layout: Layout, pool: Pool, composed: Composition) -> pa.Table:
+def _account(settings: Settings, layout: Layout, pool: PoolRows, composed: Composition) -> pa.Table:
     refused = {int(pool.rows[place]): reason for place, reason in composed.refused.items()}
     aside = settings.dataset.text_only == "keep"
     return account(read_intake(layout), pool.rows, pool.rows[composed.picks], refused, export_aside=aside)
 
 
-def constrain(select: SelectSettings, pool: Pool, budget: int) -> Constraints:
+def constrain(select: SelectSettings, pool: PoolRows, budget: int) -> Constraints:
     """The constraints of params.yaml as counts and row positions. Raises BudgetError and ParamsError."""
     tables = pool.tables
     return Constraints(
