@@ -59,7 +59,7 @@ def locate(name: str, root: Path) -> ImageRef | Problem:
         return Problem("malformed_images", f"not a file name: {name[:200]!a}")
     if _URL.match(name):
         return Problem("image_url_not_allowed", f"{name[:200]}: download it and name the file")
-    inside = _inside(name, root) if Path(name).is_absolute() else os.path.normpath(name)
+    inside = _inside(name, root) if name.startswith("/") else os.path.normpath(name)
     if inside is None or inside == ".." or inside.startswith("../"):
         return Problem("image_outside_root", f"{name}: not under {root}; set dataset.image_root")
     return ImageRef(path=os.path.normpath(os.path.join(root, inside)), name=name)  # noqa: PTH118

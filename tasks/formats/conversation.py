@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from pathlib import Path, PurePath
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from tasks import images
@@ -43,18 +44,17 @@ class _UnreadableError(Exception):
 
 def read_row(row: int, original: Any, value: Any, spelling: Spelling, root: Path, source_field: str | None) -> Row:
     """The Row of a decoded JSON object (or of a Problem, where decoding failed). Never raises for what is in it."""
-    empty = Row(row, original, None, "", (), ())
-    if isinstance(value, Problem):
-        return replace(empty, problem=value)
-    if not isinstance(value, Mapping):
-        return replace(empty, problem=Problem("not_an_object", f"expected an object, found {_kind(value)}"))
-    named = replace(empty, id=_read_id(value), source=_read_source(value, source_field))
+    if not isinstance(value, dict):
+        problem = Problem("not_an_object", f"expected an object, found {_kind(value)}")
+        return Row(row, original, None, "", (), (), value if isinstance(value, Problem) else problem)
+    named, source = _read_id(value), _read_source(value, source_field)
     try:
         turns, refs = _read_conversation(value, spelling, root)
     except _UnreadableError as error:
-        return replace(named, problem=error.problem)
-    source = named.source if named.source or source_field else _folder(refs, root)
-    return replace(named, turns=turns, images=refs, source=source)
+        return Row(row, original, named, source, (), (), error.problem)
+    if not source and not source_field:
+        source = _folder(refs, root)
+    return Row(row, original, named, source, turns, refs)
 
 
 def _read_conversation(
@@ -74,7 +74,7 @@ def _read_conversation(
 
 
 def _list_of_turns(found: Any, spelling: Spelling) -> Sequence[Any]:
-    if isinstance(found, Mapping):  # older `datasets` store a list of structs as a struct of lists
+    if isinstance(found, dict):  # older `datasets` store a list of structs as a struct of lists
         columns = [column for column in found.values() if isinstance(column, list)]
         found = [dict(zip(found, values, strict=True)) for values in zip(*columns, strict=False)] if columns else None
     if not isinstance(found, list) or not found:
@@ -84,32 +84,36 @@ def _list_of_turns(found: Any, spelling: Spelling) -> Sequence[Any]:
 
 def _read_turn(index: int, message: Any, spelling: Spelling) -> tuple[Turn, list[Any]]:
     """The turn, and for each `<image>` in it the image it names itself (None: the next one of the row's list)."""
-    if not isinstance(message, Mapping):
+    if not isinstance(message, dict):
         raise _UnreadableError("malformed_turn", f"turn {index} is {_kind(message)}, not an object")
     role, content = _first(message, spelling.role), _first(message, spelling.content)
     if not isinstance(role, str) or role not in spelling.roles:
         raise _UnreadableError("unknown_role", f"turn {index}: {json.dumps(role)[:80]}")
-    pieces, slots = [], []
-    for piece, own in _parts(index, content):
-        pieces.append(piece)
-        slots += own
-    text = "".join(pieces)
+    if isinstance(content, str):
+        text, slots = content, [None] * content.count(IMAGE_PLACEHOLDER)
+    else:
+        text, slots = _join_parts(index, content)
     if not is_unicode(text):
         raise _UnreadableError("malformed_text", f"turn {index}: not valid Unicode (a lone surrogate, or not UTF-8)")
     return Turn(spelling.roles[role], text), slots
 
 
-def _parts(index: int, content: Any) -> Iterator[tuple[str, list[Any]]]:
-    """Text pieces in order, each with the images its placeholders name."""
-    for part in content if isinstance(content, list) else [content]:
-        text = part.get("text") if isinstance(part, Mapping) and part.get("type") == "text" else part
-        if isinstance(text, str):
-            yield text, [None] * text.count(IMAGE_PLACEHOLDER)
-        elif isinstance(part, Mapping) and part.get("type") in ("image", "image_url"):
-            yield IMAGE_PLACEHOLDER, [_first(part, ("image", "image_url", "path", "url"))]
+def _join_parts(index: int, content: Any) -> tuple[str, list[Any]]:
+    """The parts' text, images as placeholders, and what each placeholder names."""
+    text, slots = "", list[Any]()
+    for part in content if isinstance(content, list) and content else [content]:
+        kind = part.get("type") if isinstance(part, dict) else "text"
+        piece = part.get("text") if isinstance(part, dict) else part
+        if kind == "text" and isinstance(piece, str):
+            text += piece
+            slots += [None] * piece.count(IMAGE_PLACEHOLDER)
+        elif kind in ("image", "image_url"):
+            text += IMAGE_PLACEHOLDER
+            slots.append(_first(part, ("image", "image_url", "path", "url")))
         else:
-            shown = f"a part of type {part['type']!r}" if isinstance(part, Mapping) and "type" in part else _kind(part)
+            shown = _kind(part) if kind in (None, "text") else f"a part of type {kind!r}"
             raise _UnreadableError("non_string_content", f"turn {index}: {shown}")
+    return text, slots
 
 
 def _with_system(turns: list[Turn], value: Mapping[str, Any], spelling: Spelling) -> list[Turn]:
@@ -147,7 +151,7 @@ def _list_of_images(found: Any) -> list[Any]:
 
 
 def _resolve(image: Any, root: Path) -> ImageRef:
-    if isinstance(image, Mapping):
+    if isinstance(image, dict):
         image = _first(image, ("path", "url"))
     if isinstance(image, str):
         image = images.locate(image, root)
@@ -177,12 +181,16 @@ def _folder(refs: Sequence[ImageRef], root: Path) -> str:
     """First folder under the root on the way to the first image."""
     if not refs or refs[0].member:
         return ""
-    parts = PurePath(refs[0].path).relative_to(PurePath(root)).parts
-    return parts[0] if len(parts) > 1 else ""
+    inside = refs[0].path.removeprefix(os.path.join(os.path.normpath(root), ""))  # noqa: PTH118
+    return inside.partition("/")[0] if "/" in inside else ""
 
 
 def _first(value: Mapping[str, Any], names: Sequence[str]) -> Any:
-    return next((value[name] for name in names if value.get(name) is not None), None)
+    for name in names:
+        found = value.get(name)
+        if found is not None:
+            return found
+    return None
 
 
 def _kind(value: Any) -> str:

@@ -66,7 +66,7 @@ class TableDataset:
         write_table(path, self.schema, (self._conform(row.original) for row in rows))
 
     def _conform(self, ref: cells.RowRef) -> pa.Table:
-        """A row as the first file types it: shards may order columns otherwise, or hold nulls where others have text."""
+        """A row as the first file types it: shards may order columns otherwise, or know one only as null."""
         row = cells.read_row(ref)
         if set(row.column_names) != set(self.schema.names):
             raise DatasetError(f"{ref.path}: columns differ from those of {self.shards[0]}")

@@ -1,5 +1,5 @@
-"""Makes the small datasets of conftest_formats.py fixtures of every test here."""
+"""Makes the small datasets of small_datasets.py fixtures of every test here."""
 
-from conftest_formats import folder
+from small_datasets import folder
 
 __all__ = ["folder"]

@@ -8,8 +8,8 @@ from pathlib import Path
 import datasets
 import pytest
 import webdataset
-from conftest_formats import as_samples, contents, read
 from PIL import Image
+from small_datasets import as_samples, contents, read
 
 from tasks import images
 from tasks.formats import FORMATS, WRITERS, PathPolicy, open_dataset

@@ -2,9 +2,9 @@ import json
 from itertools import combinations
 
 import pytest
-from conftest_formats import ROWS, contents, read, write
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from small_datasets import ROWS, contents, read, write
 
 from tasks.errors import DatasetError
 from tasks.formats import FORMATS, detect, open_dataset
@@ -180,6 +180,15 @@ def test_a_system_field_becomes_the_first_turn(tmp_path):
 def test_where_the_source_comes_from(tmp_path, extra, options, source):
     row = {"messages": [USER], "images": ["x/y/a.jpg"], **extra}
     assert read(write(tmp_path / "a.json", [row]), **options)[0].source == source
+
+
+def test_the_source_folder_is_below_the_root_however_it_is_spelled(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name, root in ((".x/a.jpg", "."), ("./.x/a.jpg", "./"), (str(tmp_path / ".x/a.jpg"), "../" + tmp_path.name)):
+        path = write(tmp_path / "a.json", [{"messages": [USER], "images": [name]}])
+        assert read(path, image_root=root)[0].source == ".x"
+    path = write(tmp_path / "a.json", [{"messages": [USER], "images": ["/x/a.jpg"]}])
+    assert read(path, image_root="/")[0].source == "x"
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,7 @@
 import json
 
 import pytest
-from conftest_formats import as_samples, contents, read, write
+from small_datasets import as_samples, contents, read, write
 
 from tasks.errors import DatasetError, ParamsError
 from tasks.formats import WRITERS, PathPolicy, detect, open_dataset

@@ -5,7 +5,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from conftest_formats import contents, picture, read
+from small_datasets import contents, picture, read
 
 from tasks import cells, images
 from tasks.errors import DatasetError

@@ -4,7 +4,7 @@ import tarfile
 
 import pytest
 import webdataset
-from conftest_formats import picture, read
+from small_datasets import picture, read
 
 from tasks import images
 from tasks.errors import DatasetError
