@@ -93,7 +93,8 @@ def _halves(matrix: Matrix, pooled: PooledSettings) -> Iterator[tuple[str, Matri
 
 def _read_samples(path: Path, columns: list[str], rows: NDArray[np.int64]) -> Any:
     """The given dataset rows of samples.parquet, in that order. Raises FeatureError when one is not there."""
-    table = pq.read_table(path, columns=columns)
+    with pq.ParquetFile(path) as file:
+        table = file.read(columns=columns)
     have = np.asarray(table["row"])
     place = np.searchsorted(have, rows)
     if len(rows) and (place[-1] >= len(have) or not np.array_equal(have[place], rows)):

@@ -38,9 +38,4 @@ def _to_arrow(values: NDArray[Any]) -> pa.Array:
     if values.ndim == 1:
         return pa.array(values)
     flat = pa.array(np.ascontiguousarray(values).reshape(-1))
-    return pa.FixedSizeListArray.from_arrays(flat, values.shape[1]) if values.shape[1] else _empty_lists(values)
-
-
-def _empty_lists(values: NDArray[Any]) -> pa.Array:
-    # Arrow cannot tell how many lists of no numbers there are.
-    return pa.array([[]] * len(values), pa.list_(pa.from_numpy_dtype(values.dtype)))
+    return pa.FixedSizeListArray.from_arrays(flat, values.shape[1])

@@ -38,7 +38,7 @@ def coordinate_blocks(
 ) -> Iterator[tuple[int, NDArray[Any]]]:
     """Yield (first row, (b, rank) coordinates), in the dtype of the products."""
     values = spectrum.values[:rank] + ridge
-    inverse = np.divide(1.0, np.sqrt(values), out=np.zeros(rank), where=values > 0)
+    inverse = np.divide(1.0, np.sqrt(values), out=np.zeros_like(values), where=values > 0)
     basis = spectrum.vectors[:, :rank] * inverse
     for start, block in rebatched(matrix, buffer_rows(*matrix.shape)):
         dtype = product_dtype(matrix.shape, block.dtype)

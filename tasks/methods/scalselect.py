@@ -75,7 +75,8 @@ def explain(tables: Tables, options: Options) -> tuple[Columns, Notes]:
     rank = choose_rank(spectrum, options)
     columns: Columns = {"score": settle(leverage(matrix, spectrum, rank, options.ridge))}
     if options.sampling == "residual":
-        columns["coordinates"] = coordinates(matrix, spectrum, rank, options.ridge)
+        # A column of zeros where there is no direction: files cannot hold a matrix without columns.
+        columns["coordinates"] = coordinates(matrix, spectrum, max(rank, 1), options.ridge)
     total = float(spectrum.values.sum())
     facts = {
         "d": matrix.shape[1],

@@ -1,7 +1,5 @@
 """One table of all methods drives one battery: what every selection method must do, whatever it measures."""
 
-from collections.abc import Iterator
-
 import numpy as np
 import pytest
 from threadpoolctl import threadpool_limits
@@ -92,8 +90,8 @@ def picked(name: str, options: dict[str, object], tables: Tables, budget: int, s
 
 
 @pytest.fixture(params=CASES, ids=lambda case: f"{case[0]}-{case[1]}")
-def case(request: pytest.FixtureRequest) -> Iterator[tuple[str, dict[str, object]]]:
-    yield request.param
+def case(request: pytest.FixtureRequest) -> tuple[str, dict[str, object]]:
+    return request.param
 
 
 SHAPES = ["plain", "duplicates", "constant columns", "all equal", "zero"]
