@@ -30,7 +30,7 @@ Rows = NDArray[np.int64]
 class Intake:
     """What the stages before selection left: rows in, the accepted samples, and the rejected rows of every stage.
 
-    samples: Arrow table of row, id, source, digest, text_only; in row order.
+    samples: Arrow table of row, id, source, digest, text_only, n_turns, characters; in row order.
     """
 
     rows: int
@@ -40,7 +40,7 @@ class Intake:
 
 def read_intake(layout: Layout) -> Intake:
     """Read validation.json, the samples and both files of rejects."""
-    columns = ["row", "id", "source", "digest", "text_only"]
+    columns = ["row", "id", "source", "digest", "text_only", "n_turns", "characters"]
     report = json.loads(layout.validation.read_text(encoding="utf-8"))
     rejects = [*_read_lines(layout.rejects), *_read_lines(layout.features / "rejects.jsonl")]
     return Intake(int(report["rows"]), pq.read_table(layout.samples, columns=columns), tuple(rejects))

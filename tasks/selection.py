@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from tasks.accounting import account, count_statuses, read_intake, write_selection
+from tasks.accounting import Intake, account, count_statuses, read_intake, write_selection
 from tasks.atomic import write_json, write_text
 from tasks.composition import Candidates, Composition, Constraints, budget_count, compose, source_counts
 from tasks.errors import FeatureError, ParamsError
@@ -45,10 +45,11 @@ def select(settings: Settings, layout: Layout) -> None:
     features = pool.tables.matrix(_MATRICES[likeness[0]]) if likeness else None
     candidates = Candidates(pool.tables.digests, pool.tables.sources, pool.images, features)
     composed = compose(order, candidates, budget, constrain(settings.select, pool, budget))
-    table = _account(settings, layout, pool, composed)
+    intake = read_intake(layout)
+    table = _account(settings, intake, pool, composed)
     write_selection(layout.selection, table)
     write_text(layout.source_mix, mix_sources(pool.tables.sources, composed.picks))
-    write_json(layout.selection_metrics, measure(method.name, pool, columns["score"], composed, table))
+    write_json(layout.selection_metrics, measure(method.name, pool, columns["score"], composed, table, intake))
     log.info("selected %d of %d scored rows by %s", budget, len(pool), method.name)
 
 
@@ -100,7 +101,7 @@ def mix_sources(sources: NDArray[np.str_], picks: Rows) -> str:
 
 
 def measure(
-    method: str, pool: PoolRows, score: NDArray[np.float64], composed: Composition, table: pa.Table
+    method: str, pool: PoolRows, score: NDArray[np.float64], composed: Composition, table: pa.Table, intake: Intake
 ) -> dict[str, Any]:
     """The scalars of a selection: the accounting, the score at the cut, lengths, images and duplicates selected."""
     picks = composed.picks
@@ -116,7 +117,9 @@ def measure(
         "duplicates_selected": len(picks) - len(set(pool.tables.digests[picks].tolist())),
         "refused": dict(sorted(Counter(composed.refused.values()).items())),
     }
-    for name, values in (("characters", pool.characters), ("turns", pool.turns)):
+    samples = intake.samples.filter(np.isin(intake.samples["row"].to_numpy(), pool.rows))
+    for name, column in (("characters", "characters"), ("turns", "n_turns")):
+        values = samples[column].to_numpy()
         metrics[f"mean_{name}_pool"] = _mean(values)
         metrics[f"mean_{name}_selected"] = _mean(values[picks])
     metrics["score_cut"] = float(score[picks].min()) if len(picks) else None
@@ -154,10 +157,10 @@ def _likeness(settings: Settings) -> tuple[str, ...]:
     return (found[0],)
 
 
-def _account(settings: Settings, layout: Layout, pool: PoolRows, composed: Composition) -> pa.Table:
+def _account(settings: Settings, intake: Intake, pool: PoolRows, composed: Composition) -> pa.Table:
     refused = {int(pool.rows[place]): reason for place, reason in composed.refused.items()}
     aside = settings.dataset.text_only == "keep"
-    return account(read_intake(layout), pool.rows, pool.rows[composed.picks], refused, export_aside=aside)
+    return account(intake, pool.rows, pool.rows[composed.picks], refused, export_aside=aside)
 
 
 def constrain(select: SelectSettings, pool: PoolRows, budget: int) -> Constraints:

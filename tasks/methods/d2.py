@@ -151,7 +151,7 @@ def forward(graph: Graph, difficulty: Floats, gamma: float, clamp_own: bool) -> 
 def _neighbours(tables: Tables, strata: Ints, options: Options) -> tuple[Ints, Floats]:
     """The nearest rows of each row inside its own stratum, as row numbers of the whole."""
     matrix = tables.matrix(options.features)
-    n, k = len(tables), max(0, min(options.neighbours, len(tables) - 1))
+    n, k = len(tables), max(1, min(options.neighbours, len(tables) - 1))
     rows, distances = np.full((n, k), -1, dtype=np.int64), np.full((n, k), np.inf)
     ranks = digest_ranks(tables.digests)
     for stratum in np.unique(strata):
