@@ -1,0 +1,185 @@
+"""D2, Self-Filter, DEITA, OST and token scores against reference vectors (their README describes every array)."""
+
+import numpy as np
+import pytest
+
+from tasks.linalg.matrix import ArrayMatrix
+from tasks.linalg.neighbours import nearest
+from tasks.linalg.separation import separated
+from tasks.methods import METHODS, d2
+from tasks.methods.contract import Tables, best_first
+from tasks.methods.deita import evol_score
+from tasks.methods.ost import exact_drop, first_order
+from tasks.methods.perplexity import perplexity
+from tasks.methods.self_filter import filter_diverse
+from tasks.methods.windows import digest_ranks
+
+
+@pytest.fixture(scope="module")
+def arrays(golden):
+    return lambda name: np.load(golden / "methods" / f"{name}.npz")
+
+
+def tables_of(n, matrices=None, columns=None):
+    digests = np.array([f"{row:06d}" for row in range(n)])
+    wrapped = {name: ArrayMatrix(array) for name, array in (matrices or {}).items()}
+    return Tables(
+        digests, np.full(n, "all"), wrapped, {k: np.asarray(v, dtype=float) for k, v in (columns or {}).items()}
+    )
+
+
+def picks_of(name, tables, budget, **options):
+    method = METHODS[name]
+    parsed = method.parse(options)
+    columns = method.score(tables, parsed)
+    return columns, method.select(columns, tables, budget, np.random.default_rng(0), parsed)
+
+
+def d2_tables(vectors, scores):
+    return tables_of(len(scores), {"pooled": vectors["embeddings"]}, {"answers.margin": scores})
+
+
+def test_d2_neighbours(arrays):
+    g = arrays("d2")
+    found = nearest(ArrayMatrix(g["embeddings"]), int(g["n_neighbors"]))
+    np.testing.assert_array_equal(found.rows, g["knn_rows"])
+    graph = d2.graph_of(found.rows, found.distances, "union")
+    adjacency = np.zeros_like(g["adjacency_sym"])
+    adjacency[np.repeat(np.arange(len(adjacency)), np.diff(graph.starts)), graph.targets] = True
+    np.testing.assert_array_equal(adjacency, g["adjacency_sym"])
+
+
+@pytest.mark.parametrize("gamma", ["0p1", "0p4", "1p0"])
+def test_d2_full_order(arrays, gamma):
+    g = arrays("d2")
+    tables = d2_tables(g, g["scores"])
+    columns, picks = picks_of("d2", tables, len(tables), gamma_reverse=float(gamma.replace("p", ".")))
+    np.testing.assert_allclose(columns["score"], g["graph_scores"], atol=1e-9)
+    np.testing.assert_allclose(columns["score"], g["graph_scores_f64"], atol=1e-9)
+    np.testing.assert_array_equal(picks, g[f"order_gr_{gamma}"])
+
+
+@pytest.mark.parametrize(("rule", "wanted"), [("exact", "vit_picks_exact"), ("official_vit", "vit_picks_walk")])
+def test_d2_for_visual_instructions(arrays, rule, wanted):
+    g = arrays("d2")
+    options = {"graph": "directed", "rule": rule, "gamma_reverse": float(g["vit_gamma_r"])}
+    columns, picks = picks_of("d2", d2_tables(g, g["vit_scores"]), len(g[wanted]), **options)
+    np.testing.assert_array_equal(columns["neighbours"], g["vit_neighbors"])
+    np.testing.assert_allclose(np.square(columns["distances"]), g["vit_sqdist"], atol=1e-5)
+    np.testing.assert_allclose(columns["score"], g["vit_graph_scores"], atol=1e-5)
+    np.testing.assert_allclose(columns["score"], g["vit_graph_scores_f64"], atol=1e-9)
+    np.testing.assert_array_equal(picks, g[wanted])
+
+
+def test_d2_strata(arrays):
+    g = arrays("d2")
+    options = {"strata": int(g["strat_n_strata"]), "gamma_reverse": float(g["strat_gamma_r"])}
+    columns, picks = picks_of("d2", d2_tables(g, g["scores"]), int(g["strat_coreset_num"]), **options)
+    sizes = np.bincount(columns["stratum"])
+    np.testing.assert_array_equal(sizes, g["strat_pool_sizes"])
+    np.testing.assert_array_equal(d2.even_budgets(int(g["strat_coreset_num"]), sizes), g["strat_budgets"])
+    np.testing.assert_array_equal(np.sort(picks), g["strat_selected_sorted"])
+
+
+@pytest.mark.parametrize("case", ["pos", "neg"])
+def test_self_filter(arrays, case):
+    g = arrays("selffilter")
+    difficulty, features = g[f"{case}_difficulty"], ArrayMatrix(g[f"{case}_features"])
+    ranks = np.arange(len(difficulty))
+    count, k = int(g[f"{case}_n_select"]), int(g["k_nearest"])
+    picks = filter_diverse(difficulty, features, count, ranks, k, float(g["gamma"]), clamp=False)
+    np.testing.assert_array_equal(picks, g[f"{case}_picks_official"])
+    positive = int((g[f"{case}_pick_difficulty"] > 0).sum())
+    clamped = filter_diverse(difficulty, features, count, ranks, k, float(g["gamma"]), clamp=True)
+    np.testing.assert_array_equal(clamped[:positive], picks[:positive])
+
+
+def test_self_filter_through_the_method(arrays):
+    g = arrays("selffilter")
+    halves = np.split(g["pos_features"], 2, axis=1)
+    tables = tables_of(80, {"clip.image": halves[0], "clip.text": halves[1]}, {"difficulty": g["pos_difficulty"]})
+    _, picks = picks_of("self_filter", tables, int(g["pos_n_select"]), difficulty="difficulty", negative="official")
+    np.testing.assert_array_equal(picks, g["pos_picks_official"])
+
+
+def test_deita(arrays):
+    g = arrays("deita")
+    evol = evol_score(g["complexity"], g["quality"])
+    np.testing.assert_allclose(evol, g["score"], atol=1e-10)
+    tables = tables_of(60, {"pooled": g["embeddings"]}, {"deita.evol": evol})
+    options = {"threshold": float(g["threshold"])}
+    columns, picks = picks_of("deita", tables, int(g["n_select"]), **options)
+    order = best_first(columns["score"], tables.digests)
+    np.testing.assert_array_equal(order, g["order"])
+    np.testing.assert_array_equal(picks, g["picks_official"])
+    kept = separated(ArrayMatrix(g["embeddings"]), order, float(g["threshold"]), 60)
+    np.testing.assert_array_equal(kept, g["picks_all_official"])
+    everything = picks_of("deita", tables, 60, **options)[1]
+    np.testing.assert_array_equal(everything[: len(kept)], kept)
+    assert sorted(everything.tolist()) == list(range(60))
+
+
+@pytest.mark.parametrize(
+    ("normalise", "wanted"),
+    [("none", "scores_raw"), ("sample", "scores_grad_normalised"), ("cosine", "scores_cosine")],
+)
+def test_ost_first_order(arrays, normalise, wanted):
+    g = arrays("ost")
+    utility, _ = first_order(ArrayMatrix(g["grads"]), g["anchor_grads"], normalise)
+    np.testing.assert_allclose(utility, g[wanted], atol=1e-10)
+    tables = tables_of(20, {"gradients": g["grads"]})
+    tables = Tables(
+        tables.digests, tables.sources, {**tables.matrices, "gradients.anchor": ArrayMatrix(g["anchor_grads"])}
+    )
+    columns, picks = picks_of("ost", tables, 20, normalise=normalise)
+    np.testing.assert_array_equal(picks, np.argsort(-g[wanted]))
+    np.testing.assert_array_equal(columns["toxic"], g[wanted] < 0)
+
+
+def logistic_loss(inputs, labels):
+    signs = 2.0 * labels - 1.0
+    return lambda theta: float(np.logaddexp(0.0, -signs * (inputs @ theta)).mean())
+
+
+@pytest.mark.parametrize("normalise", [False, True])
+def test_ost_exact_step(arrays, normalise):
+    g = arrays("ost")
+    loss = logistic_loss(g["lr_anchor_X"], g["lr_anchor_y"])
+    assert loss(g["lr_theta"]) == pytest.approx(float(g["lr_anchor_loss"]), abs=1e-12)
+    wanted = g["lr_exact_drop_grad_normalised" if normalise else "lr_exact_drop"]
+    for eta, drop in zip(g["lr_etas"], wanted, strict=True):
+        found = exact_drop(loss, g["lr_theta"], g["lr_sample_grads"], float(eta), normalise)
+        np.testing.assert_allclose(found, drop, atol=1e-10)
+    first, _ = first_order(
+        ArrayMatrix(g["lr_sample_grads"]), g["lr_anchor_grad"][None], "sample" if normalise else "none"
+    )
+    np.testing.assert_allclose(
+        first, g["lr_first_order_grad_normalised" if normalise else "lr_first_order"], atol=1e-10
+    )
+
+
+def test_token_scores(arrays):
+    g = arrays("token_scores")
+    scored = g["n_tokens"] > 0
+    for name in ("el2n", "margin", "nll"):
+        means = np.array([row[np.isfinite(row)].mean() for row in g[f"token_{name}"][scored]])
+        np.testing.assert_allclose(means, g["mean_nll" if name == "nll" else name][scored], rtol=1e-12)
+    np.testing.assert_allclose(perplexity(g["mean_nll"][scored]), g["perplexity"][scored], rtol=1e-10)
+
+
+@pytest.mark.parametrize(("method", "array"), [("el2n", "el2n"), ("margin", "margin"), ("perplexity", "mean_nll")])
+@pytest.mark.parametrize("window", ["top", "middle", "bottom"])
+def test_windows_of_token_scores(arrays, method, array, window):
+    g = arrays("token_scores")
+    values = g[array][g["n_tokens"] > 0]
+    column = {"el2n": "answers.el2n", "margin": "answers.margin", "perplexity": "answers.nll"}[method]
+    tables, n = tables_of(len(values), columns={column: values}), len(values)
+    ascending = np.argsort(values, kind="stable")
+    for budget in range(n + 1):
+        start = {"top": n - budget, "middle": n // 2 - budget // 2, "bottom": 0}[window]
+        _, picks = picks_of(method, tables, budget, window=window)
+        assert sorted(picks.tolist()) == sorted(ascending[start : start + budget].tolist())
+
+
+def test_ranks_follow_the_digests():
+    np.testing.assert_array_equal(digest_ranks(np.array(["b", "a", "c", "a"])), [2, 0, 3, 1])
