@@ -67,14 +67,17 @@ def score(
     features: Annotated[Path, typer.Argument(help=".npy, Parquet file, or a folder of either: rows x d")],
     out: Annotated[Path, typer.Option(help="Parquet file to write")],
     method: Annotated[str, typer.Option(help="selection method, see `scalselect methods`")] = "scalselect",
-    assign: Assignments = [],  # noqa: B006
+    file: Annotated[
+        list[str], typer.Option(metavar="NAME=PATH", help="a further input, such as answers.nll=nll.npy")
+    ] = [],  # noqa: B006
+    assign: Annotated[list[str], typer.Option("--set", metavar="METHOD.OPTION=VALUE", help="of the method")] = [],  # noqa: B006
 ) -> None:
     """Score features you bring yourself; no model is loaded."""
+    from flows.direct import parse_files
+    from tasks.params import parse_assignment
     from tasks.scoring import score_array
 
-    from tasks.params import parse_assignment
-
-    score_array(features, method, dict(map(parse_assignment, assign)), out)
+    score_array(features, method, dict(map(parse_assignment, assign)), out, parse_files(file))
     print(out)
 
 
@@ -83,13 +86,12 @@ def methods() -> None:
     """List the selection methods, the signals they need and their options."""
     import dataclasses
 
+    from flows.direct import describe_signals
     from tasks.methods import METHODS
 
     for name, method in METHODS.items():
-        options = ", ".join(
-            f"{one.name}={getattr(method.options(), one.name)!r}" for one in dataclasses.fields(method.options)
-        )
-        print(f"{name:<16}{' + '.join(method.signals(method.options())) or 'no features':<22}{options}")
+        options = ", ".join(f"{key}={value!r}" for key, value in dataclasses.asdict(method.options()).items())
+        print(f"{name:<14}{describe_signals(method):<20}{options}")
 
 
 @app.command()
@@ -168,21 +170,29 @@ def gc() -> None:
 
 
 @app.command()
-def trace(subset: Subset, row: Annotated[int, typer.Option(help="row of the subset, counted from 0")] = 0) -> None:
-    """Walk one selected row back: score, feature shard, sample, images, tensors, parameters."""
+def trace(
+    subset: Subset,
+    row: Annotated[int | None, typer.Option(help="position in the dataset, from 0 [the subset as a whole]")] = None,
+    id: Annotated[str | None, typer.Option(help="the dataset's own id, where it is unique")] = None,  # noqa: A002
+) -> None:
+    """Walk a row back: rank and score, feature shard, sample, images, tensors, parameters."""
     from tasks import lineage
 
-    print(lineage.trace(subset, row))
+    print(lineage.trace(subset, row, id))
 
 
 @app.command()
 def verify(
-    subset: Subset, recompute: Annotated[int, typer.Option(help="also extract this many rows again and compare")] = 0
+    subset: Subset,
+    recompute: Annotated[int, typer.Option(min=0, help="also extract this many rows again and compare")] = 0,
 ) -> None:
-    """Re-hash everything that a subset's manifest names."""
+    """Hash again everything that a subset's manifest names; exit code 2 when something is not as recorded."""
     from tasks import lineage
 
-    print(lineage.verify(subset, recompute))
+    found = lineage.verify(subset, recompute)
+    print(found)
+    if not found.ok:
+        raise typer.Exit(2)
 
 
 @app.command()

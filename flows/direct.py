@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tasks.__main__ import STAGES, verb
 from tasks.errors import ParamsError
 from tasks.layout import Layout
 from tasks.params import Settings, parse
+
+if TYPE_CHECKING:
+    from tasks.methods.contract import Method
 
 
 def select(settings: Settings, out: Path) -> Layout:
@@ -35,13 +38,27 @@ def settings_of(named: Mapping[str, Any], assigned: Mapping[str, Any]) -> Settin
 
 def signals_of(settings: Settings) -> tuple[str, ...]:
     """The signals that the method needs under its options."""
-    from tasks.methods import METHODS
+    from tasks.scoring import find_method
 
-    name = settings.score.method
-    if name not in METHODS:
-        raise ParamsError(f"score.method {name!r}: unknown; known methods: {', '.join(METHODS)}")
-    method = METHODS[name]
-    return method.signals(method.parse(settings.methods.get(name, {})))
+    method = find_method(settings.score.method)
+    return method.signals(method.parse(settings.methods.get(method.name, {})))
+
+
+def describe_signals(method: Method) -> str:
+    """The signals that a method needs by default, for people."""
+    try:
+        return " + ".join(method.signals(method.options())) or "none"
+    except ParamsError:
+        return "its members'"
+
+
+def parse_files(assigned: Sequence[str]) -> dict[str, Path]:
+    """Read NAME=PATH pairs. Raises ParamsError."""
+    pairs = [one.partition("=") for one in assigned]
+    for name, sign, path in pairs:
+        if not (name and sign and path):
+            raise ParamsError(f"--file {name}{sign}{path}: expected NAME=PATH, for example answers.nll=losses.npy")
+    return {name: Path(path) for name, _, path in pairs}
 
 
 def parse_budget(text: str) -> int | float:
