@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 WINDOW = 256
+HINT = " Image names are looked up under dataset.image_root (default: the dataset's folder)."
 SPEAK_SECONDS = 10.0
 
 
@@ -219,4 +220,5 @@ def _pass_or_stop(gates: Sequence[Gate], frame: pl.DataFrame, layout: Layout) ->
         raise GateError(
             f"{'; '.join(failed)}. Most frequent rejects: {frequent}. "
             f"Every rejected row is in {layout.rejects}, the report at {report}; mend the dataset or move the gate."
+            + (HINT if next(iter(reasons), "") == "image_missing" else "")
         )
