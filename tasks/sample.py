@@ -27,8 +27,8 @@ class ImageRef:
     """Where an image's encoded bytes lie.
 
     `path` is a file; `member` says where inside it: "" is the whole file, "tar:OFFSET:SIZE" a byte range,
-    "parquet:ROW:COLUMN:INDEX" a cell. `name` is how the dataset itself called the image. `sha256` is of the
-    encoded bytes ("" until validation has read them).
+    "parquet:ROW:COLUMN:INDEX" a cell ("arrow:..." in an Arrow file). `name` is how the dataset itself called the image.
+    `sha256` is of the encoded bytes ("" until validation has read them).
     """
 
     path: str

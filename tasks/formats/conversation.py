@@ -74,12 +74,19 @@ def _read_conversation(
 
 
 def _list_of_turns(found: Any, spelling: Spelling) -> Sequence[Any]:
-    if isinstance(found, dict):  # older `datasets` store a list of structs as a struct of lists
-        columns = [column for column in found.values() if isinstance(column, list)]
-        found = [dict(zip(found, values, strict=True)) for values in zip(*columns, strict=False)] if columns else None
+    if isinstance(found, dict):
+        found = _from_columns(found)
     if not isinstance(found, list) or not found:
         raise _UnreadableError("no_turns", f"no turns in {' or '.join(f'`{name}`' for name in spelling.turns)}")
     return found
+
+
+def _from_columns(found: dict[str, Any]) -> list[dict[str, Any]]:
+    """Turns out of a struct of lists, which is how older `datasets` store a list of structs."""
+    columns = {name: column for name, column in found.items() if isinstance(column, list)}
+    if len({len(column) for column in columns.values()}) != 1:
+        return []
+    return [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
 
 
 def _read_turn(index: int, message: Any, spelling: Spelling) -> tuple[Turn, list[Any]]:

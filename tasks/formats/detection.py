@@ -20,10 +20,11 @@ _FORMATS = "llava, messages, llamafactory, parquet, webdataset"
 def detect(path: Path | str) -> str:
     """A name in FORMATS. Raises DatasetError saying what was found and how to go on."""
     place = Path(path)
-    if place.suffix == ".tar" or (not place.is_file() and webdataset.shard_files(str(path))):
+    if place.suffix == ".tar" or (place.is_dir() and webdataset.shard_files(str(path))):
         return "webdataset"
     if not place.exists():
-        if _HUB_ID.fullmatch(str(path)) and place.suffix not in (".json", ".jsonl", ".parquet"):
+        is_file_name = place.suffix in (".json", ".jsonl", ".ndjson", ".parquet", ".arrow")
+        if parquet.local_shards(place, "train") or (_HUB_ID.fullmatch(str(path)) and not is_file_name):
             return "parquet"
         raise DatasetError(f"{path}: no such file or folder")
     if llamafactory.describes(place):

@@ -11,6 +11,7 @@ import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from glob import glob
 from pathlib import Path
 from typing import Any
 
@@ -79,14 +80,22 @@ class TableDataset:
 def open_parquet(settings: DatasetSettings) -> TableDataset:
     """Open a file, folder, saved dataset or hub id. Raises DatasetError."""
     path = Path(settings.path)
-    if not path.exists():
-        shards = hub_shards(settings)
-        return TableDataset(_root(settings, shards[0].parent), shards, (), settings.source_field)
-    shards = (path,) if path.is_file() else saved_shards(path, settings.split) or folder_shards(path, settings.split)
-    if not shards:
+    if shards := local_shards(path, settings.split):
+        root = path if path.is_dir() else shards[0].parent
+        return TableDataset(_root(settings, root), shards, shards, settings.source_field)
+    if path.exists():
         raise DatasetError(f"{path}: no .parquet files and no saved dataset with a split `{settings.split}` in it")
-    root = _root(settings, path.parent if path.is_file() else path)
-    return TableDataset(root, shards, shards, settings.source_field)
+    shards = hub_shards(settings)
+    return TableDataset(_root(settings, shards[0].parent), shards, (), settings.source_field)
+
+
+def local_shards(path: Path, split: str) -> tuple[Path, ...]:
+    """The files that a file, a folder or a pattern such as data/train-*.parquet stands for."""
+    if path.is_dir():
+        return saved_shards(path, split) or folder_shards(path, split)
+    if path.is_file():
+        return (path,)
+    return tuple(Path(one) for one in sorted(glob(str(path))) if one.endswith(".parquet"))  # noqa: PTH207
 
 
 def saved_shards(path: Path, split: str) -> tuple[Path, ...]:

@@ -1,13 +1,17 @@
 import json
+import re
 from itertools import combinations
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from small_datasets import ROWS, contents, read, write
 
+import tasks
 from tasks.errors import DatasetError
-from tasks.formats import FORMATS, detect, open_dataset
+from tasks.formats import FORMATS, detect, llava, open_dataset, parquet
+from tasks.formats.conversation import read_row
 from tasks.params import DatasetSettings
 from tasks.sample import Turn
 
@@ -248,3 +252,38 @@ def test_missing_and_ambiguous_paths(tmp_path):
 def test_a_forced_format_on_a_missing_path_is_the_users_error(tmp_path, name):
     with pytest.raises(DatasetError, match="none"):
         read(tmp_path / "none.json", format=name)
+
+
+def test_every_reason_is_documented():
+    folder = Path(tasks.__file__).parent
+    code = "".join(path.read_text() for path in [*folder.glob("formats/*.py"), folder / "images.py"])
+    reasons = set(re.findall(r'(?:Problem|_UnreadableError)\(\s*"(\w+)"', code)) | {
+        "image_truncated",
+        "image_unreadable",
+    }
+    documented = re.findall(r"^\| `(\w+)` \| .* \|$", (folder.parent / "docs/formats.md").read_text(), re.MULTILINE)
+    assert len(reasons) >= 14
+    assert reasons <= set(documented)
+
+
+FIELDS = "messages conversations role from content value images image id source system type text path"
+keys = st.sampled_from(FIELDS.split())
+words = (
+    st.sampled_from(["user", "human", "gpt", "text", "image", "<image>", "a.jpg", "../x", "\ud800", "\0"]) | st.text()
+)
+anything = st.recursive(
+    st.none() | st.booleans() | numbers | words,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(keys, inner, max_size=4),
+    max_leaves=12,
+)
+
+
+@settings(max_examples=400, deadline=None)
+@given(st.dictionaries(keys, anything, max_size=5) | anything, st.sampled_from([llava.SPELLING, parquet.SPELLING]))
+def test_no_row_makes_a_reader_raise_and_all_it_says_can_be_written(value, spelling):
+    row = read_row(0, "", value, spelling, Path("data"), None)
+    said = [row.id or "", row.source, *(turn.content for turn in row.turns), *(ref.path for ref in row.images)]
+    said += [row.problem.reason, row.problem.detail] if row.problem else []
+    "".join(said).encode()
+    assert (row.problem is None) == bool(row.turns)
+    assert all(Path(ref.path).parts[0] == "data" and ".." not in Path(ref.path).parts for ref in row.images)

@@ -102,6 +102,7 @@ def test_folders_of_shards_go_by_split(tmp_path):
         saved(tmp_path / f"{name}.parquet", table(id=[number], messages=[TURNS]))
     assert [row.id for row in read(tmp_path)] == ["1", "2"]
     assert [row.row for row in read(tmp_path)] == [0, 1]
+    assert [row.id for row in read(tmp_path / "*-00000-*.parquet")] == ["9", "1"]
     assert [row.id for row in read(tmp_path, split="test")] == ["9"]
     assert [row.id for row in read(tmp_path, split="none of these")] == ["9", "1", "2"]
 
@@ -186,6 +187,8 @@ def test_a_hub_dataset_that_is_not_there_is_the_users_error():
         DatasetError, match="`nobody/nothing` is no local file, and as a hub dataset it cannot be loaded"
     ):
         read("nobody/nothing")
+    with pytest.raises(DatasetError, match="no such file"):
+        read("nobody/nothing.parquet")
 
 
 def test_a_hub_dataset_in_the_cache_is_read_without_network(tmp_path, hub_like, monkeypatch):
