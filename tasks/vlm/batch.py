@@ -19,12 +19,14 @@ class Prepared:
 
     inputs: what the model's forward takes; sequence inputs are (1, L), the others keep the processor's leading axis.
     visual, instruction, answer: (L,) masks, no two true at one token.
+    blind: the same conversation without its images, where a signal asks for it; it has the same answer tokens.
     """
 
     inputs: dict[str, Tensor]
     visual: BoolTensor
     instruction: BoolTensor
     answer: BoolTensor
+    blind: Prepared | None = None
 
     @property
     def n_tokens(self) -> int:

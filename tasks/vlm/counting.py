@@ -9,7 +9,7 @@ import PIL.Image
 
 from tasks.sample import Sample
 from tasks.vlm.preparation import Preparer
-from tasks.vlm.template import Image
+from tasks.vlm.template import IMAGE
 
 Sizes = tuple[tuple[int, int], ...]  # (height, width) of each image
 
@@ -26,7 +26,7 @@ def counter(preparer: Preparer) -> Callable[[Sample], int]:
 
     def count(sample: Sample) -> int:
         conversation = preparer.conversation(sample)
-        shown = sum(piece is Image for _, content in conversation for piece in content)
+        shown = sum(piece is IMAGE for _, content in conversation for piece in content)
         sizes = tuple((ref.height, ref.width) for ref in sample.images)
         text = preparer.processor.count(preparer.template.text(conversation))
         return text - shown + (lengths(sizes) if sizes else 0)

@@ -15,10 +15,10 @@ import torch
 import transformers
 
 from tasks.errors import ModelError, ParamsError
-from tasks.formats.record import Problem
 from tasks.params import ExtractSettings, ModelSettings, Settings
+from tasks.problem import Problem
 from tasks.sample import IMAGE_PLACEHOLDER, ImageRef, Sample, Turn, digest_json
-from tasks.vlm.batch import Prepared, collate
+from tasks.vlm.batch import Batch, Prepared, collate
 from tasks.vlm.checkpoint import digest_file, digest_tensors, open_checkpoint, small_files
 from tasks.vlm.counting import counter
 from tasks.vlm.forward import Taps, run
@@ -73,9 +73,15 @@ class Extractor:
 
     def compute(self, batch: list[Prepared]) -> dict[str, dict[str, np.ndarray[Any, Any]]]:
         """Columns of each signal, row i for batch[i]. Out-of-memory errors of torch are the caller's to handle."""
-        padded = collate(batch, self._pad_id).to(self._device, self._dtype)
+        padded = self._collate(batch)
         record = run(self._model, padded, self._taps)
+        if self._taps.blind:
+            blind = self._collate([one.blind for one in batch if one.blind])
+            record.blind = blind, run(self._model, blind, Taps(final=True))
         return {name: SIGNALS[name].compute(padded, record, self._extract) for name in self._signals}
+
+    def _collate(self, batch: list[Prepared]) -> Batch:
+        return collate(batch, self._pad_id).to(self._device, self._dtype)
 
     def _try_out(self, preparer: Preparer, family: str) -> None:
         """Put a blank image and a question through: a family that does not fit is refused before work starts."""
@@ -118,7 +124,7 @@ def describe(settings: Settings, signals: tuple[str, ...]) -> Description:
         fingerprints={name: _fingerprint(settings, name, planned, processor, record) for name in signals},
         record=record,
         matrices={name: SIGNALS[name].matrices(extract, width) for name in signals},
-        statistics={name: SIGNALS[name].STATISTICS for name in signals},
+        statistics={name: SIGNALS[name].statistics(extract) for name in signals},
     )
 
 

@@ -24,12 +24,14 @@ class Taps:
     layers: decoder layers whose raw output (residual stream, before any norm or later injection) is kept.
     attention: decoder layers whose attention output projection (before the residual addition) is kept.
     final: the last hidden state after the final norm; the forward then runs to its end.
+    blind: a second forward, of the conversations without their images, to the same end.
     """
 
     rows: bool = False
     layers: frozenset[int] = frozenset()
     attention: frozenset[int] = frozenset()
     final: bool = False
+    blind: bool = False
 
     def __or__(self, other: Taps) -> Taps:
         return Taps(
@@ -37,6 +39,7 @@ class Taps:
             self.layers | other.layers,
             self.attention | other.attention,
             self.final or other.final,
+            self.blind or other.blind,
         )
 
     @property
@@ -47,12 +50,17 @@ class Taps:
 
 @dataclass
 class Record:
-    """What a forward left: attention[b] is (n_visual,), hidden and projected map a layer to (B, L, d)."""
+    """What a forward left: attention[b] is (n_visual,), hidden and projected map a layer to (B, L, d).
+
+    final (B, L, d) and the output embedding `head` go with taps.final; blind is the batch without images and its own.
+    """
 
     attention: list[Tensor] = field(default_factory=list)
     hidden: dict[int, Tensor] = field(default_factory=dict)
     projected: dict[int, Tensor] = field(default_factory=dict)
     final: Tensor | None = None
+    head: Any = None
+    blind: tuple[Batch, Record] | None = None
 
 
 class _ReachedError(Exception):
@@ -75,7 +83,8 @@ def run(model: Any, batch: Batch, taps: Taps) -> Record:
         if not taps.final:
             stack.callback(layers[taps.depth - 1].register_forward_hook(_stop).remove)
         with suppress(_ReachedError):
-            record.final = model(**batch.inputs, use_cache=False).last_hidden_state
+            record.final = model.base_model(**batch.inputs, use_cache=False).last_hidden_state
+            record.head = model.get_output_embeddings()
     if rows is not None:
         if len(rows.attention) != len(batch):
             raise ModelError(

@@ -9,13 +9,13 @@ from typing import Any
 
 import torch
 from safetensors import safe_open
-from transformers import AutoConfig
 from transformers.utils import logging as transformers_logging
 
 from tasks.errors import ModelError
 from tasks.params import ModelSettings
 from tasks.vlm.capture import NAME, register
 from tasks.vlm.checkpoint import Checkpoint, open_checkpoint, tensor_dtypes
+from tasks.vlm.configuration import read_config
 from tasks.vlm.pruning import Need, needed_tensors, prune, pruned_class
 
 STORED = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
@@ -33,18 +33,10 @@ class Plan:
     dtype: torch.dtype
 
 
-def read_config(checkpoint: Checkpoint, settings: ModelSettings) -> Any:
-    """The checkpoint's configuration. Raises ModelError when it has none, or asks for code that is not allowed."""
-    try:
-        return AutoConfig.from_pretrained(checkpoint.folder, trust_remote_code=settings.trust_remote_code)
-    except (OSError, ValueError) as error:
-        raise ModelError(f"{settings.path}: no usable config.json: {error}") from None
-
-
 def plan(settings: ModelSettings, need: Need) -> Plan:
     """Decide what to load, reading only configuration and file headers. Raises ModelError."""
     checkpoint = open_checkpoint(settings)
-    whole = read_config(checkpoint, settings)
+    whole = read_config(checkpoint.folder, settings)
     config = prune(whole, need)
     cls = pruned_class(config, need, settings.trust_remote_code)
     tensors = tuple(needed_tensors(cls, config, sorted(checkpoint.weights)))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -12,8 +12,8 @@ import PIL.Image
 import torch
 from torch import BoolTensor, Tensor
 
-from tasks.formats.record import Problem
 from tasks.params import ExtractSettings, ModelSettings
+from tasks.problem import Problem
 from tasks.sample import Sample
 from tasks.vlm.batch import SEQUENCES, Prepared
 from tasks.vlm.processing import Processor, Tokens
@@ -55,17 +55,34 @@ class Preparer:
     def __call__(self, sample: Sample, images: list[PIL.Image.Image]) -> Prepared | Problem:
         """Tokens, pixels and disjoint masks of one sample, or the named reason why it has none.
 
-        Reasons: template_refused, span_unplaced, image_token_in_text, processor_refused, over_length,
-        image_truncated_away, no_image, no_instruction.
+        Reasons: not_renderable, span_unplaced, image_token_in_text, processor_refused, over_max_length,
+        image_truncated_away, and those of the signals' `examine`.
         """
-        rendered = self.template.render(self.conversation(sample))
+        conversation = self.conversation(sample)
+        prepared = self._prepare(conversation, images)
+        if isinstance(prepared, Problem) or not self._blind:
+            return prepared
+        words: list[tuple[str, Content]] = [(role, [one for one in content if one]) for role, content in conversation]
+        blind = self._read(words, [])
+        return blind if isinstance(blind, Problem) else replace(prepared, blind=same_answer(blind, prepared))
+
+    @cached_property
+    def _blind(self) -> bool:
+        return any(SIGNALS[name].taps(self.extract).blind for name in self.signals)
+
+    def _prepare(self, conversation: list[tuple[str, Content]], images: list[PIL.Image.Image]) -> Prepared | Problem:
+        whole = self._read(conversation, images)
+        return whole if isinstance(whole, Problem) else self._limit(whole)
+
+    def _read(self, conversation: list[tuple[str, Content]], images: list[PIL.Image.Image]) -> Prepared | Problem:
+        rendered = self.template.render(conversation)
         if isinstance(rendered, Problem):
             return rendered
         try:
             tokens = self.processor(rendered.text, images)
         except (ValueError, IndexError, KeyError) as error:
             return Problem("processor_refused", f"{type(error).__name__}: {error}")
-        return self._limit(self._mask(rendered, tokens))
+        return self._mask(rendered, tokens)
 
     def _mask(self, rendered: Rendered, tokens: Tokens) -> Prepared:
         ids = tokens.inputs["input_ids"][0]
@@ -87,14 +104,14 @@ class Preparer:
         limit = self.model.max_length
         if sample.n_tokens > limit:
             if self.model.over_length == "reject":
-                return Problem("over_length", f"{sample.n_tokens} tokens, model.max_length is {limit}")
+                return Problem("over_max_length", f"{sample.n_tokens} tokens, model.max_length is {limit}")
             if sample.visual[limit:].any():
                 return Problem(
                     "image_truncated_away", f"cutting {sample.n_tokens} tokens to {limit} would cut an image"
                 )
             sample = truncate(sample, limit)
         for name in self.signals:
-            problem = SIGNALS[name].examine(sample)
+            problem = SIGNALS[name].examine(sample, self.extract)
             if problem:
                 return problem
         return sample
@@ -125,6 +142,12 @@ def truncate(sample: Prepared, limit: int) -> Prepared:
     return Prepared(
         inputs, _bool(sample.visual[:limit]), _bool(sample.instruction[:limit]), _bool(sample.answer[:limit])
     )
+
+
+def same_answer(blind: Prepared, whole: Prepared) -> Prepared:
+    """`blind` with only as many answer tokens as are left of the whole sample once it is cut to length."""
+    left = blind.answer.cumsum(0) <= whole.answer.sum()
+    return replace(blind, answer=_bool(blind.answer & left))
 
 
 def _bool(mask: Tensor) -> BoolTensor:

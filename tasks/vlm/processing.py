@@ -10,11 +10,12 @@ from typing import Any
 import PIL.Image
 import torch
 from torch import Tensor
-from transformers import AutoConfig, AutoProcessor
+from transformers import AutoProcessor
 from transformers.utils import logging as transformers_logging
 
 from tasks.errors import ModelError
 from tasks.params import ExtractSettings, ImageSize, ModelSettings
+from tasks.vlm.configuration import read_config
 from tasks.vlm.families import family_of
 
 # Outputs of processors that no model's forward takes.
@@ -39,7 +40,7 @@ class Processor:
     """Tokenizer and image processor of one checkpoint, under the settings that change what the model sees."""
 
     def __init__(self, folder: Path, model: ModelSettings, extract: ExtractSettings) -> None:
-        config = AutoConfig.from_pretrained(folder, trust_remote_code=model.trust_remote_code)
+        config = read_config(folder, model)
         family = family_of(config)
         self.inner = _load(folder, model)
         self.tokenizer = self.inner.tokenizer

@@ -39,7 +39,9 @@ def prune(config: Any, need: Need) -> Any:
     text = cut.get_text_config()
     if need.depth > text.num_hidden_layers:
         raise ModelError(f"layer {need.depth - 1} was asked for, the decoder has {text.num_hidden_layers}")
-    if not need.head:
+    if need.head:
+        _check_head(text)
+    else:
         text.num_hidden_layers = need.depth
         if getattr(text, "layer_types", None):
             text.layer_types = text.layer_types[: need.depth]
@@ -93,6 +95,13 @@ def needed_tensors(cls: type[Any], config: Any, stored: list[str]) -> list[str]:
         if renamed in state or plain in state:
             taken.append(name)
     return taken
+
+
+def _check_head(text: Any) -> None:
+    """Logits are formed straight from the output embedding: a model that scales or caps them is refused."""
+    for name in ("logit_scale", "logits_scaling", "final_logit_softcapping"):
+        if getattr(text, name, None) not in (None, 1, 1.0):
+            raise ModelError(f"model family `{text.model_type}` changes its logits by `{name}`: they cannot be scored")
 
 
 def _cut_tower(config: Any) -> None:

@@ -14,16 +14,17 @@ from typing import Any
 from jinja2 import TemplateError
 
 from tasks.errors import ModelError
-from tasks.formats.record import Problem
+from tasks.problem import Problem
 from tasks.sample import IMAGE_PLACEHOLDER, Turn
 
 # Private-use characters, planes 15 and 16: nobody's text, and no template's.
 OPEN, CLOSE = "\U000f5ca1", "\U00105ca1"
 
-Image = None
-"""A piece of content that is an image; every other piece is its text."""
+IMAGE = None
+"""The piece of content that is an image."""
 
 Content = list[str | None]
+"""A turn's pieces in order: texts and images."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,7 @@ def pieces(content: str) -> Content:
     for index, part in enumerate(parts):
         text = part.lstrip("\n") if index else part
         text = text.rstrip("\n") if index < len(parts) - 1 else text
-        result += [Image] if index else []
+        result += [IMAGE] if index else []
         result += [text] if text else []
     return result
 
@@ -68,7 +69,7 @@ def official_pieces(turns: Sequence[Turn], image_token: str) -> list[tuple[str, 
         content: Content = []
         text = turn.content
         if turn.role == "user" and images:
-            content, images = [Image] * images, 0
+            content, images = [IMAGE] * images, 0
             text = text.replace(IMAGE_PLACEHOLDER, "").replace("<img>", "").strip()
         elif image_token == IMAGE_PLACEHOLDER:
             text = text.replace(IMAGE_PLACEHOLDER, "")
@@ -99,14 +100,14 @@ class Template:
         try:
             return self._place(conversation, self._form)
         except TemplateError as error:
-            return Problem("template_refused", f"the chat template does not take this conversation: {error}")
+            return Problem("not_renderable", f"the chat template does not take this conversation: {error}")
 
     def text(self, conversation: Sequence[tuple[str, Content]]) -> str:
         """Only the rendered text. Raises jinja2.TemplateError where the template refuses."""
         return self._render(conversation, self._form, mark=False)
 
     def _find_form(self) -> tuple[str, str]:
-        probe: list[tuple[str, Content]] = [("user", [Image, "one"]), ("assistant", ["two"]), ("user", ["three"])]
+        probe: list[tuple[str, Content]] = [("user", [IMAGE, "one"]), ("assistant", ["two"]), ("user", ["three"])]
         trouble = ""
         for form in (("list", "list"), ("list", "string"), ("string", "string")):
             try:
@@ -120,7 +121,7 @@ class Template:
         raise ModelError(f"the chat template renders no content form that we know how to place: {trouble}")
 
     def _place(self, conversation: Sequence[tuple[str, Content]], form: tuple[str, str]) -> Rendered | Problem:
-        images = sum(piece is Image for _, content in conversation for piece in content)
+        images = sum(piece is IMAGE for _, content in conversation for piece in content)
         plain = self._render(conversation, form, mark=False)
         if plain.count(self._image_token) != images:
             return Problem(
@@ -137,7 +138,7 @@ class Template:
     def _render(self, conversation: Sequence[tuple[str, Content]], form: tuple[str, str], mark: bool) -> str:
         messages = []
         for role, content in conversation:
-            marked = [_mark(piece) if mark and piece is not Image else piece for piece in content]
+            marked = [_mark(piece) if mark and piece is not IMAGE else piece for piece in content]
             shape = form[0] if role == "user" else form[1]
             messages.append(
                 {"role": role, "content": self._as_list(marked) if shape == "list" else self._as_text(marked)}
@@ -146,10 +147,10 @@ class Template:
 
     def _as_list(self, content: Content) -> list[dict[str, str]]:
         # A turn without words still is a turn, and templates index its parts.
-        return [{"type": "image"} if one is Image else {"type": "text", "text": one} for one in content or [""]]
+        return [{"type": "image"} if one is IMAGE else {"type": "text", "text": one} for one in content or [""]]
 
     def _as_text(self, content: Content) -> str:
-        return "".join(self._image_token if one is Image else one for one in content)
+        return "".join(self._image_token if one is IMAGE else one for one in content)
 
 
 def _mark(piece: str | None) -> str:

@@ -14,16 +14,15 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
-from tasks.formats.record import Problem
 from tasks.params import ExtractSettings
+from tasks.problem import Problem
 from tasks.vlm.batch import Batch, Prepared
 from tasks.vlm.forward import Record, Taps
 
-STATISTICS = [
-    ("visual_tokens", pa.int32()),
-    ("instruction_tokens", pa.int32()),
-    ("kept_tokens", pa.int32()),
-]
+
+def statistics(settings: ExtractSettings) -> list[tuple[str, pa.DataType]]:
+    """How many tokens were looked at, looked from, and averaged."""
+    return [(f"{name}_tokens", pa.int32()) for name in ("visual", "instruction", "kept")]
 
 
 def taps(settings: ExtractSettings) -> Taps:
@@ -41,7 +40,7 @@ def matrices(settings: ExtractSettings, width: int) -> dict[str, int]:
     return {"feature": width}
 
 
-def examine(sample: Prepared) -> Problem | None:
+def examine(sample: Prepared, settings: ExtractSettings) -> Problem | None:
     """Why a sample has no such feature, if so."""
     if not sample.n_visual:
         return Problem("no_image", "the sample shows no image, so nothing can be attended")

@@ -6,8 +6,8 @@ import PIL.Image
 import pytest
 
 from tasks.errors import ModelError
-from tasks.formats.record import Problem
 from tasks.params import ExtractSettings, ModelSettings
+from tasks.problem import Problem
 from tasks.sample import Sample, Turn
 from tasks.vlm.preparation import Preparer
 from tasks.vlm.template import pieces
@@ -118,7 +118,7 @@ def test_a_template_that_raises_rejects_the_row(checkpoint):
     )
     prepare = preparer(checkpoint, no_system)
     found = prepare(sample(("system", "x"), ("user", "<image>\nwhy"), ("assistant", "so")), [IMAGE])
-    assert (found.reason, "no system" in found.detail) == ("template_refused", True)
+    assert (found.reason, "no system" in found.detail) == ("not_renderable", True)
 
 
 def test_another_models_image_token_in_the_text_rejects_the_row(tmp_path):
@@ -133,7 +133,7 @@ def test_over_length_is_rejected_or_cut_from_the_text(checkpoint):
     whole, *_ = read(preparer(checkpoint, templates.LLAVA), *turns)
     limit = whole.n_tokens - 8
     found = preparer(checkpoint, max_length=limit)(sample(*turns), [IMAGE])
-    assert found.reason == "over_length"
+    assert found.reason == "over_max_length"
     cut = preparer(checkpoint, max_length=limit, over_length="truncate")(sample(*turns), [IMAGE])
     assert (cut.n_tokens, cut.n_visual) == (limit, whole.n_visual)
     assert int(cut.answer.sum()) == int(whole.answer.sum()) - 7

@@ -1,5 +1,6 @@
 """The naive way to the attended feature: the whole unmodified model, eager, every layer, every attention matrix."""
 
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ from tasks.vlm.batch import Prepared
 from tasks.vlm.pruning import decoder
 
 
+@lru_cache(maxsize=2)
 def full_model(folder: Path):
     model = hf.AutoModelForImageTextToText.from_pretrained(folder, attn_implementation="eager", dtype=torch.float32)
     return model.eval()
