@@ -58,8 +58,8 @@ def select(
         "score.method": method,
         "select.budget": None if budget is None else direct.parse_budget(budget),
     }
-    settings = direct.settings_of(named, dict(map(parse_assignment, assign)))
-    print(overview.describe(direct.select(settings, out)))
+    chosen = direct.settings_of(named, dict(map(parse_assignment, assign)))
+    print(overview.describe(direct.select(chosen, out)))
 
 
 @app.command()
@@ -92,6 +92,14 @@ def methods() -> None:
     for name, method in METHODS.items():
         options = ", ".join(f"{key}={value!r}" for key, value in dataclasses.asdict(method.options()).items())
         print(f"{name:<14}{describe_signals(method):<20}{options}")
+
+
+@app.command()
+def settings() -> None:
+    """List every key of params.yaml with its default and meaning, as Markdown."""
+    from flows.settings import describe_settings
+
+    print(describe_settings(), end="")
 
 
 @app.command()
