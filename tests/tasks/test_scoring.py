@@ -167,7 +167,7 @@ def test_features_of_other_samples_are_refused(layout: Layout) -> None:
 @pytest.mark.parametrize("kind", ["npy", "parquet", "folder"])
 @pytest.mark.parametrize("dtype", [np.float16, np.float32])
 def test_score_array(tmp_path: Path, kind: str, dtype: type) -> None:
-    features = np.random.default_rng(1).normal(size=(30, 5)).astype(dtype)
+    features: np.ndarray = np.random.default_rng(1).normal(size=(30, 5)).astype(dtype)
     path = tmp_path / ("features" if kind == "folder" else f"features.{kind}")
     if kind == "npy":
         np.save(path, features)
