@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping
 from pathlib import PurePosixPath
 from typing import Any
@@ -19,6 +20,15 @@ MEANING = {
     "not_selected": "scored, and below the budget",
     "set_aside": "not scored by policy",
     "rejected": "failed a check; each with its reason in rejects.jsonl",
+}
+
+USES = {
+    "llava": "for LLaVA's trainer and those that read its layout; `--image_folder` is the folder of the file",
+    "messages": "messages with roles, one JSON object a row",
+    "llamafactory": "for LLaMA-Factory; `dataset_dir` and `media_dir` are the folder of the file",
+    "ms_swift": "for ms-swift; start it in the folder of the file, or set ROOT_IMAGE_DIR to it",
+    "parquet": "images as bytes, for the datasets library",
+    "webdataset": "tar shards with images inside, for webdataset",
 }
 
 PATHS = {
@@ -121,14 +131,19 @@ def _models(extraction: Mapping[str, Any]) -> str:
     for signal, entry in sorted(extraction.get("signals", {}).items()):
         record = entry["record"]
         version = record.get("commit") or record.get("revision") or ""
-        rows.append((signal, f"`{record['model']}`", version, record["dtype"], f"`{record['tensors']}`"))
+        rows.append((signal, f"`{_public(record['model'])}`", version, record["dtype"], f"`{record['tensors']}`"))
     return _table(("signal", "model", "revision", "dtype", "sha256 of the tensors used"), rows)
+
+
+def _public(model: str) -> str:
+    """A hub id or relative path as it is; of an absolute path only the name, the rest means nothing elsewhere."""
+    return PurePosixPath(model).name if PurePosixPath(model).is_absolute() else model
 
 
 def _files(facts: Mapping[str, Any]) -> str:
     subset = facts["subset"]
     lines = [f"- `{name}`: the rows as the dataset has them ({subset['format']})" for name in subset["files"]]
-    lines += [f"- `{file}`: {name}" for name, files in sorted(subset["exports"].items()) for file in files[:1]]
+    lines += [f"- `{files[0]}`: {USES[name]}" for name, files in sorted(subset["exports"].items())]
     lines += [
         "- `ids.csv`: row, id and digest of each exported sample, with its place, score and rank",
         "- `rejects.jsonl`: every rejected row and why",
@@ -136,7 +151,7 @@ def _files(facts: Mapping[str, Any]) -> str:
         "- `manifest.json`: digests of inputs and outputs, model, settings, versions",
     ]
     root = facts["settings"]["dataset"]["image_root"]
-    where = f"`{root}`" if root else "the original dataset's folder"
+    where = f"`{_public(root)}`" if root else "the original dataset's folder"
     note = f"Rows in the dataset's own format are unchanged, so their image paths still start from {where}."
     further = " " + PATHS[facts["settings"]["export"]["paths"]] if subset["exports"] else ""
     return "\n".join(lines) + "\n\n" + note + further
@@ -145,7 +160,8 @@ def _files(facts: Mapping[str, Any]) -> str:
 def _reproduce(facts: Mapping[str, Any]) -> str:
     code = facts["code"]
     return (
-        f"Made by {code['package']} {code['version']}. The same dataset, model and settings give the same files.\n\n"
+        f"Made by {code['package']} {code['version']}. The same dataset, model and settings give the same files; "
+        "the settings are in `manifest.json`, under the keys of params.yaml.\n\n"
         "```\nscalselect verify .                 # hash every recorded file again\n"
         "scalselect verify . --recompute 8   # and measure 8 rows again\n"
         "scalselect trace . --row R          # one row, back to the weights\n```"
@@ -170,7 +186,10 @@ def _table(head: tuple[str, ...], rows: Iterable[tuple[Any, ...]]) -> str:
 
 
 def _cell(value: Any) -> str:
-    text = _number(value) if isinstance(value, int) and not isinstance(value, bool) else str(value)
+    if isinstance(value, str):
+        text = value
+    else:
+        text = _number(value) if isinstance(value, int) and not isinstance(value, bool) else json.dumps(value)
     return text.replace("|", "\\|").replace("\n", " ")
 
 

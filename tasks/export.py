@@ -21,7 +21,7 @@ from tasks.croissant import describe_subset
 from tasks.errors import InputError, LineageError
 from tasks.formats import WRITERS, Dataset, PathPolicy, Row, open_dataset
 from tasks.layout import Layout
-from tasks.manifest import describe_file, describe_run, input_path, read_json, relative, write_manifest
+from tasks.manifest import base_of, describe_file, describe_run, input_path, read_json, relative, write_manifest
 from tasks.params import Settings
 from tasks.sample import Sample
 from tasks.tables import read_samples
@@ -130,7 +130,7 @@ def _describe_dataset(dataset: Dataset, layout: Layout) -> dict[str, Any]:
     return {
         "format": dataset.format,
         "rows": pl.scan_parquet(layout.selection).select(pl.len()).collect().item(),
-        "files": [{"path": input_path(path), **describe_file(path)} for path in dataset.files],
+        "files": [{"path": input_path(path, base_of(layout)), **describe_file(path)} for path in dataset.files],
     }
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from tasks.errors import LineageError
+from tasks.layout import Layout
 from tasks.manifest import FILE, SCHEMA, Json, read_json
 from tasks.params import Settings, parse
 from tasks.sample import digest_json
@@ -30,11 +31,22 @@ class Finished:
         """Where the file (or folder) that Layout calls `role` lies now."""
         return self.base / str(self.content["layout"][role])
 
+    def layout(self) -> Layout:
+        """Every output where it lies now."""
+        return Layout(**{role: self.base / str(path) for role, path in self.content["layout"].items()})
+
     def find(self, recorded: str) -> Path | None:
-        """Where an input lies now, or None when it is out of reach."""
+        """Where an input lies now, or None when it is out of reach.
+
+        An absolute path that leads nowhere any more is looked for by its last parts: inputs may have been moved along.
+        What is found is compared by digest, so another file of that name is a mismatch and never taken for it.
+        """
         path = Path(recorded)
-        starts = [Path()] if path.is_absolute() else [one for one in (self.root, Path(), self.base) if one]
-        return next((start / path for start in starts if (start / path).exists()), None)
+        if path.is_absolute():
+            starts, names = [self.root or self.base.parent], [path, *_shorter(path)]
+        else:
+            starts, names = [one for one in (self.root, Path(), self.base) if one], [path]
+        return next((start / name for name in names for start in starts if (start / name).exists()), None)
 
     def settings(self) -> Settings:
         """The parameters of the run, with paths as they are reached from here; `run` and `record` at their defaults."""
@@ -85,6 +97,12 @@ def open_finished(subset: Path) -> Finished:
 def record_is_whole(record: Json) -> bool:
     """Whether the record block still has the digest it was written with."""
     return record.get("digest") == digest_json({key: value for key, value in record.items() if key != "digest"})
+
+
+def _shorter(path: Path) -> Iterator[Path]:
+    """An absolute path without its root, then without more and more of its first folders."""
+    parts = path.parts[1:]
+    return (Path(*parts[start:]) for start in range(len(parts)))
 
 
 def _find_manifest(subset: Path) -> Path:

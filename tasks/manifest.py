@@ -29,6 +29,9 @@ SCHEMA = 1
 FILE = "manifest.json"
 STATUSES = ("selected", "not_selected", "set_aside", "rejected")
 
+# Sections that decide the outputs; others say how the work is done, or belong to other commands.
+DECISIVE = {"dataset", "validation", "model", "extract", "score", "select", "export", "methods"}
+
 # Versions that can change a number or a byte of the outputs.
 PACKAGES = (
     "datasets", "numpy", "pillow", "polars", "pyarrow", "safetensors", "scikit-learn", "scipy", "tokenizers", "torch",
@@ -59,10 +62,11 @@ def relative(path: Path, start: Path) -> str:
     return Path(os.path.relpath(path.absolute(), start.absolute())).as_posix()
 
 
-def input_path(path: Path) -> str:
-    """How an input is recorded: relative to the working folder when it lies under it, absolute otherwise."""
-    whole = path.absolute()
-    return whole.relative_to(Path.cwd()).as_posix() if whole.is_relative_to(Path.cwd()) else whole.as_posix()
+def input_path(path: Path, base: Path) -> str:
+    """How an input is recorded: as it was spelled, or relative to the working folder if that holds `base` too."""
+    here = Path.cwd()
+    moves_along = base.is_relative_to(here) and path.is_relative_to(here)
+    return (path.relative_to(here) if moves_along else path).as_posix()
 
 
 def describe_run(settings: Settings, layout: Layout, dataset: Json, subset: Json) -> Json:
@@ -85,7 +89,7 @@ def describe_run(settings: Settings, layout: Layout, dataset: Json, subset: Json
             "score": read_json(layout.score_metrics) if layout.score_metrics.exists() else {},
             "select": read_json(layout.selection_metrics) if layout.selection_metrics.exists() else {},
         },
-        "settings": settings.model_dump(mode="json", by_alias=True, exclude={"run", "record"}),
+        "settings": describe_settings(settings),
         "code": describe_code(),
         "environment": describe_environment(settings),
         "subset": subset,
@@ -144,6 +148,18 @@ def describe_method(settings: Settings) -> Json:
     options = options.resolved() if hasattr(options, "resolved") else options
     # Through JSON and back, so that what is sealed is what a reader of the file will see.
     return {"name": name, "options": json.loads(json.dumps(dataclasses.asdict(options)))}
+
+
+def describe_settings(settings: Settings) -> Json:
+    """Every parameter of the five stages, presets spelled out: params.yaml without what never changes a result."""
+    method = settings.score.method
+    plain = settings.model_copy(
+        update={
+            "extract": settings.extract.resolved(),
+            "methods": {name: options for name, options in settings.methods.items() if name == method},
+        }
+    )
+    return plain.model_dump(mode="json", by_alias=True, include=DECISIVE)
 
 
 def describe_code() -> Json:

@@ -16,9 +16,9 @@ from tasks.features import FeatureTable
 from tasks.findings import Finding
 from tasks.finished import Finished
 from tasks.methods import METHODS
-from tasks.methods.contract import Tables
 from tasks.models import Loader, Signals, Vlm
 from tasks.params import Settings
+from tasks.pool import read_pool
 from tasks.sample import Sample, digest_json
 from tasks.tables import read_samples
 
@@ -43,11 +43,15 @@ def compare_features(finished: Finished, count: int) -> Iterator[Finding]:
 
 def compare_scores(finished: Finished) -> Iterator[Finding]:
     """Score every row again from the recorded features; the scores and their order have to come out the same."""
-    method = METHODS[finished.content["method"]["name"]]
-    options = method.parse(finished.settings().methods.get(method.name, {}))
-    scores = pl.read_parquet(finished.output("scores")).sort("row")
-    tables = read_tables(finished, scores["row"].to_numpy(), method.signals(options))
-    again = method.score(tables, options)["score"]
+    settings = finished.settings()
+    method = METHODS[settings.score.method]
+    options = method.parse(settings.methods.get(method.name, {}))
+    pool = read_pool(finished.layout(), method.signals(options), settings.extract.pooled)
+    scores = pl.read_parquet(finished.output("scores"))
+    if scores["row"].to_list() != pool.rows.tolist():
+        yield Finding("scores", "mismatch", "other rows were scored than have features")
+        return
+    again = method.score(pool.tables, options)["score"]
     recorded = scores["score"].to_numpy()
     scale = np.abs(recorded).max(initial=0.0) or 1.0
     wrong = np.flatnonzero(~(np.abs(again - recorded) <= SCORE_TOLERANCE * scale))
@@ -59,19 +63,6 @@ def compare_scores(finished: Finished) -> Iterator[Finding]:
         yield Finding("scores", "mismatch", f"{len(wrong) - 10} more rows score differently")
     if not len(wrong):
         yield Finding(f"{len(recorded)} scores computed again", "ok")
-
-
-def read_tables(finished: Finished, rows: NDArray[np.int64], signals: Sequence[str]) -> Tables:
-    """What the method saw: the recorded features of the scored rows."""
-    samples = pl.read_parquet(finished.output("samples"), columns=["row", "source", "digest"])
-    chosen = pl.DataFrame({"row": rows}).join(samples, on="row", how="left", maintain_order="left")
-    matrices, columns = {}, {}
-    for signal in signals:
-        table = FeatureTable(finished.output("features") / signal)
-        for name in table.matrices:
-            matrices[signal if name == "feature" else f"{signal}.{name}"] = table.matrix(name)
-        columns.update({f"{signal}.{name}": table.column(name) for name in table.statistics})
-    return Tables(chosen["digest"].to_numpy().astype(str), chosen["source"].to_numpy().astype(str), matrices, columns)
 
 
 def choose(rows: Mapping[int, str], seed: str, count: int) -> list[int]:

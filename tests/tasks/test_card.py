@@ -48,7 +48,8 @@ def test_body_tells_counts_method_model_and_how_to_verify(run: Layout) -> None:
         "| `select.budget` | 4 |",
         "a" * 64,
         "scalselect verify",
-        "- `llamafactory/subset.json`: llamafactory",
+        "- `llamafactory/subset.json`: for LLaMA-Factory",
+        "| `methods.scalselect.rank` | null |",
     ):
         assert text in body, text
 

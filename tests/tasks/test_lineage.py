@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 import yaml
-from finished_run import BROKEN_BY_EXTRACTION, SCORED, TEXT_ONLY, finish
+from finished_run import BROKEN_BY_EXTRACTION, SCORED, TEXT_ONLY, finish, make_settings
 
-from tasks import lineage
+from tasks import lineage, params
 from tasks.errors import LineageError
 from tasks.layout import Layout
-from tasks.manifest import count_rows, digest_content
+from tasks.manifest import count_rows, describe_settings, digest_content
 
 FLAT = "out"
 WORKSPACE = "data"
@@ -200,6 +200,34 @@ def test_a_run_may_be_moved_with_its_inputs(
     assert verification.unreachable == []
 
 
+def test_absolute_inputs_are_found_where_they_were_moved_to(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before, after = tmp_path / "before", tmp_path / "after"
+    before.mkdir()
+    monkeypatch.chdir(before)
+    finish(before, Layout.flat(before / "out"))
+    monkeypatch.chdir("/")
+    before.rename(after)
+    verification = lineage.verify(after / "out")
+    assert verification.ok, str(verification)
+    assert verification.unreachable == []
+    flip_a_byte(after / "model/config.json")
+    assert names(lineage.verify(after / "out")) == [f"{before}/model/config.json"]
+
+
+def test_a_folder_outside_the_working_folder_still_finds_absolute_inputs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    work = tmp_path / "work"
+    work.mkdir()
+    monkeypatch.chdir(work)
+    layout = Layout.flat(tmp_path / "out")
+    finish(work, layout)
+    monkeypatch.chdir("/")
+    verification = lineage.verify(layout.subset)
+    assert verification.ok, str(verification)
+    assert verification.unreachable == []
+
+
 def test_inputs_out_of_reach_are_said_to_be_so(run: tuple[Path, Layout]) -> None:
     shutil.rmtree("raw")
     shutil.rmtree("model")
@@ -251,7 +279,17 @@ def test_counts_of_a_selection_add_up(run: tuple[Path, Layout]) -> None:
 def test_manifest_has_no_absolute_paths_and_no_run_settings(run: tuple[Path, Layout]) -> None:
     text = run[1].manifest.read_text()
     assert str(run[0]) not in text
-    assert not {"run", "record"} & json.loads(text)["settings"].keys()
+    settings = json.loads(text)["settings"]
+    assert settings.keys() == {"dataset", "validate", "model", "extract", "score", "select", "export", "methods"}
+
+
+def test_the_manifest_holds_what_decides_the_result_and_nothing_else(tmp_path: Path) -> None:
+    plain = make_settings(tmp_path)
+    others = make_settings(tmp_path, methods__prism={"unused": 1}, run__workers=3, record__push=False)
+    assert describe_settings(others) == describe_settings(plain)
+    official = describe_settings(make_settings(tmp_path, extract__preset="official"))["extract"]
+    assert (official["instruction_tokens"], official["visual_tokens"]) == ("non_answer", "with_markers")
+    assert describe_settings(params.parse(describe_settings(plain))) == describe_settings(plain)
 
 
 def _md5(path: Path) -> str:
