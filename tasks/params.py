@@ -117,6 +117,23 @@ class GradientsSettings(Section):
     seed: int = 0
 
 
+class JudgeSettings(Section):
+    """An OpenAI-compatible endpoint that rates the rows (llm_judge, deita). Costs money: never on by default."""
+
+    url: str = Field(description="base of the API: https://host/v1")
+    model: str
+    rubrics: tuple[Literal["judge", "deita"], ...] = ("judge",)
+    api_key_variable: str = Field(default="OPENAI_API_KEY", description="environment variable that holds the key")
+    images: bool = Field(default=True, description="send the images, as data URLs")
+    tokens_per_image: int = Field(default=1000, ge=0, description="for the estimate only")
+    input_price: float = Field(default=0.0, ge=0, description="per million tokens, in your currency")
+    output_price: float = Field(default=0.0, ge=0, description="per million tokens")
+    maximum_cost: float = Field(default=10.0, ge=0, description="an estimate above this is refused")
+    parallel: int = Field(default=8, gt=0)
+    attempts: int = Field(default=6, gt=0, description="of one request, when the endpoint is busy or down")
+    timeout: float = Field(default=120.0, gt=0, description="seconds for one request")
+
+
 class ExtractSettings(Section):
     """What is measured on each sample. Everything here changes the features."""
 
@@ -130,6 +147,7 @@ class ExtractSettings(Section):
     answers: AnswersSettings = AnswersSettings()
     clip: ClipSettings = ClipSettings()
     gradients: GradientsSettings = GradientsSettings()
+    judge: JudgeSettings | None = Field(default=None, description="rate the rows by an endpoint: tasks/judge.py")
 
     def resolved(self) -> ExtractSettings:
         """The settings with `preset` spelled out (image sizes of a preset depend on the family: tasks.vlm)."""
