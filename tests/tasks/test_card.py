@@ -1,7 +1,6 @@
 """The dataset card: front matter as the hub reads it, and numbers that are those of the manifest."""
 
 import json
-from pathlib import Path
 
 import pytest
 import yaml
@@ -70,9 +69,7 @@ def test_size_category(rows: int, name: str) -> None:
     assert size_category(rows) == name
 
 
-def test_no_timestamps_and_no_absolute_paths(run: Layout, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.chdir(tmp_path)
-    layout = Layout.workspace()
-    finish(Path(), layout)
-    first = (layout.subset / "README.md").read_text()
-    assert str(tmp_path) not in first
+def test_a_local_model_is_named_without_the_folders_it_lies_in(run: Layout) -> None:
+    text = (run.subset / "README.md").read_text()
+    assert "| attended | `model` |" in text
+    assert str(run.subset.parent) not in text

@@ -1,5 +1,7 @@
 """Trace and verify over a finished small run: each kind of tampering is named, and folders may be moved."""
 
+import contextlib
+import hashlib
 import json
 import shutil
 from pathlib import Path
@@ -13,17 +15,35 @@ from tasks.errors import LineageError
 from tasks.layout import Layout
 from tasks.manifest import count_rows, describe_settings, digest_content
 
-FLAT = "out"
-WORKSPACE = "data"
+LAYOUTS = {"flat": Layout.flat(Path("out")), "workspace": Layout.workspace()}
 
 
-@pytest.fixture(params=[FLAT, WORKSPACE])
-def run(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, Layout]:
-    """(working folder, layout) of a run whose paths are relative, as users write them."""
-    monkeypatch.chdir(tmp_path)
-    layout = Layout.flat(Path(FLAT)) if request.param == FLAT else Layout.workspace(Path(WORKSPACE))
-    finish(Path(), layout)
-    return tmp_path, layout
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One run of each layout, each in a working folder of its own, made with relative paths as users write them."""
+    folder = tmp_path_factory.mktemp("made")
+    for name, layout in LAYOUTS.items():
+        (folder / name).mkdir()
+        with contextlib.chdir(folder / name):
+            finish(Path(), layout)
+    return folder
+
+
+@pytest.fixture(params=LAYOUTS)
+def run(
+    made: Path, request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> tuple[Path, Layout]:
+    """(working folder, layout) of a copy that may be spoilt."""
+    folder = Path(shutil.copytree(made / request.param, tmp_path / "run"))
+    monkeypatch.chdir(folder)
+    return folder, LAYOUTS[request.param]
+
+
+@pytest.fixture
+def workspace(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Layout:
+    """A copy of the run in the workspace layout."""
+    monkeypatch.chdir(shutil.copytree(made / "workspace", tmp_path / "run"))
+    return LAYOUTS["workspace"]
 
 
 def steps_of(subset: Path, **keys: object) -> dict[str, dict[str, object]]:
@@ -237,10 +257,8 @@ def test_inputs_out_of_reach_are_said_to_be_so(run: tuple[Path, Layout]) -> None
     assert {"raw/data.json", "model/config.json", "subset"} <= found
 
 
-def test_git_and_dvc_facts_are_traced_and_checked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    layout = Layout.workspace()
-    finish(Path(), layout)
+def test_git_and_dvc_facts_are_traced_and_checked(workspace: Layout) -> None:
+    layout = workspace
     held = {"outs": [{"path": "data/scores/scores.parquet", "md5": _md5(layout.scores)}], "deps": []}
     Path("dvc.lock").write_text(yaml.safe_dump({"schema": "2.0", "stages": {"score": held}}))
     dvc = {"score": {side: {one["path"]: one["md5"] for one in files} for side, files in held.items()}}
@@ -261,10 +279,8 @@ def test_git_and_dvc_facts_are_traced_and_checked(tmp_path: Path, monkeypatch: p
     assert "record" in names(lineage.verify(layout.subset))
 
 
-def test_the_record_of_another_run_is_not_this_ones(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    layout = Layout.workspace()
-    finish(Path(), layout)
+def test_the_record_of_another_run_is_not_this_ones(workspace: Layout) -> None:
+    layout = workspace
     other = {**json.loads(layout.manifest.read_text()), "digest": "e" * 64}
     Path("data/manifests").mkdir()
     Path("data/manifests/manifest.json").write_text(json.dumps(lineage.complete(other, {"commit": "c" * 40}, {})))
@@ -293,6 +309,4 @@ def test_the_manifest_holds_what_decides_the_result_and_nothing_else(tmp_path: P
 
 
 def _md5(path: Path) -> str:
-    import hashlib
-
     return hashlib.md5(path.read_bytes()).hexdigest()
