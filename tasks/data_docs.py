@@ -1,8 +1,8 @@
 """Data Docs that read well without a network: Great Expectations' pages, minus what they would fetch.
 
 As rendered they load scripts, styles and a logo from a dozen public servers, and the front page is drawn by one of
-those scripts alone. Here scripts, links to styles and logos go, one small style sheet comes in, and the front page is written
-anew.
+those scripts alone. Here scripts, links to styles and logos go, one small style sheet comes in, and the front page is
+written anew.
 """
 
 from __future__ import annotations
