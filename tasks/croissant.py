@@ -1,4 +1,7 @@
-"""Croissant JSON-LD of a subset: every file with its digest, and how to read the rows (mlcommons.org/croissant/1.0)."""
+"""Croissant JSON-LD of a subset: its data files with their digests, and how to read the rows.
+
+Source of the vocabulary: mlcommons.org/croissant/1.0. Images that an export unpacked are listed by manifest.json alone.
+"""
 
 from __future__ import annotations
 
@@ -34,7 +37,7 @@ CONTEXT = {
 }  # fmt: skip
 
 ENCODINGS = {
-    ".csv": "text/csv", ".json": "application/json", ".jsonl": "application/jsonlines", ".md": "text/markdown",
+    ".csv": "text/csv", ".json": "application/json", ".jsonl": "application/jsonlines",
     ".parquet": "application/x-parquet", ".tar": "application/x-tar",
 }  # fmt: skip
 
@@ -58,7 +61,7 @@ def describe_subset(facts: Mapping[str, Any], folder: Path, files: Iterable[Path
 
     The recommended datePublished is left out: the same inputs must give the same bytes.
     """
-    names = sorted(path.relative_to(folder).as_posix() for path in files)
+    names = sorted(path.relative_to(folder).as_posix() for path in files if path.suffix in ENCODINGS)
     return {
         "@context": CONTEXT,
         "@type": "sc:Dataset",
@@ -89,7 +92,7 @@ def _file_object(folder: Path, name: str) -> dict[str, Any]:
         "name": name,
         "contentUrl": name,
         "contentSize": f"{path.stat().st_size} B",
-        "encodingFormat": ENCODINGS.get(PurePosixPath(name).suffix, "application/octet-stream"),
+        "encodingFormat": ENCODINGS[PurePosixPath(name).suffix],
         "sha256": digest_file(path),
     }
 
