@@ -151,7 +151,7 @@ def _fill(models: Models, settings: Settings, layout: Layout, census: Census, gr
         with track(f"extract {', '.join(signals)}", len(wanted)) as progress:
             jobs = spool.jobs(places, settings.run.shard_rows)
             _run(loader, jobs, group, progress)
-        record_rate(layout.store, _rate_key(settings, group, signals), progress.done, progress.seconds)
+        record_rate(layout.store, _rate_key(settings, group, signals), progress.rate)
         for shelf in group.shelves.values():
             shelf.refresh()
 
@@ -252,10 +252,11 @@ def _calibrate(
     few = wanted[np.unique(np.linspace(0, len(wanted) - 1, _CALIBRATION_ROWS).astype(np.int64))]
     places = census.places[few]
     devices = list_devices(settings.run)
-    (job,) = Spool(layout.samples, np.sort(places), layout.store).jobs(places, len(places))
+    first, *rest = Spool(layout.samples, np.sort(places), layout.store).take(places)
     work = Loader(models, settings, signals)(devices[0])
+    work(Job(0, (first,)))  # the first row pays for what is loaded on first use
     began = time.monotonic()
-    work(job)
-    rate = len(places) / (time.monotonic() - began)
+    work(Job(1, tuple(rest or [first])))
+    rate = max(1, len(rest)) / (time.monotonic() - began)
     work.close()
     return rate * len(devices)

@@ -19,29 +19,35 @@ _EVERY_SECONDS = 10.0
 
 
 class Progress:
-    """Counts rows done. `rate` is rows per second of this run."""
+    """Counts rows done of `total`, and speaks about it."""
 
     def __init__(self, what: str, total: int) -> None:
         self.what, self.total, self.done = what, total, 0
-        self._began = self._spoke = time.monotonic()
-
-    @property
-    def seconds(self) -> float:
-        """Wall time since the start."""
-        return time.monotonic() - self._began
+        self._began = self._spoke = self._first = time.monotonic()
+        self._first_done = 0
 
     @property
     def rate(self) -> float:
-        """Rows per second so far."""
-        return self.done / self.seconds if self.seconds else 0.0
+        """Rows per second since the first ones came, or since the start; loading is not held against the rest."""
+        count, since = (self.done - self._first_done, self._first) if self._steady else (self.done, self._began)
+        return count / max(time.monotonic() - since, 1e-9)
+
+    @property
+    def _steady(self) -> bool:
+        return self.done > self._first_done > 0
 
     def advance(self, rows: int) -> None:
         """Count `rows` more as done; speaks at most every ten seconds, and at the end."""
-        self.done += rows
+        self._count(rows)
         now = time.monotonic()
         if now - self._spoke >= _EVERY_SECONDS or self.done >= self.total:
             self._spoke = now
             self.speak()
+
+    def _count(self, rows: int) -> None:
+        if not self.done:
+            self._first, self._first_done = time.monotonic(), rows
+        self.done += rows
 
     def speak(self) -> None:
         """Say where we are."""
@@ -56,7 +62,7 @@ class _BarProgress(Progress):
         self._task = bar.add_task(what, total=total, rate="")
 
     def advance(self, rows: int) -> None:
-        self.done += rows
+        self._count(rows)
         self._bar.update(self._task, completed=self.done, rate=f"{self.rate:.1f} rows/s")
 
 

@@ -16,10 +16,9 @@ def read_rate(store: Path, key: str) -> float | None:
     return rates.get(key)
 
 
-def record_rate(store: Path, key: str, rows: int, seconds: float) -> None:
-    """Remember how fast `rows` went. Loading the model is in it, so a longer run replaces a shorter one's rate."""
-    if rows and seconds > 0:
-        write_json(store / _FILE, {**_read(store / _FILE), key: round(rows / seconds, 3)})
+def record_rate(store: Path, key: str, rate: float) -> None:
+    """Remember how many rows per second `key` did."""
+    write_json(store / _FILE, {**_read(store / _FILE), key: round(rate, 3)})
 
 
 def _read(path: Path) -> dict[str, float]:

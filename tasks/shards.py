@@ -93,13 +93,15 @@ def open_shard(path: Path) -> Shard:
             batch = reader.get_batch(0)
             record = json.loads(reader.schema.metadata[_META])
         digests = from_arrow(batch.column("digest"))
-        if _checksum_keys(digests, record["refusals"]) != record["keys"]:
-            raise ValueError("checksum of its digests differs")
+        sound = _checksum_keys(digests, record["refusals"]) == record["keys"]
         refusals = tuple(Refusal(**one) for one in record["refusals"])
         columns = {name: _as_numpy(batch.column(name)) for name in batch.schema.names if name != "digest"}
-        return Shard(path, digests, columns, refusals, record["columns"])
+        shard = Shard(path, digests, columns, refusals, record["columns"])
     except (pa.ArrowException, OSError, ValueError, KeyError, TypeError) as error:
         raise CorruptShardError(path, f"not a whole shard ({error})") from None
+    if not sound:
+        raise CorruptShardError(path, "checksum of its digests differs")
+    return shard
 
 
 def rewrite_shard(shard: Shard, fingerprint: str, wanted: Callable[[Digests], NDArray[np.bool_]]) -> Path | None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import math
+import socket
 import time
 from collections import deque
 from collections.abc import Iterator
@@ -27,6 +28,7 @@ log = logging.getLogger(__name__)
 
 _ATTEMPTS = 3
 _LOAD_ATTEMPTS = 3
+_REACH_SECONDS = 10.0
 
 
 def run_jobs(make: Make, jobs: Iterator[Job], run: RunSettings) -> Iterator[Outcome]:
@@ -43,6 +45,7 @@ def _connected(settings: RaySettings) -> Iterator[None]:
     if ray.is_initialized():
         yield
         return
+    _check_address(settings.address)
     try:
         ray.init(address=settings.address, include_dashboard=False, logging_level=logging.WARNING)
     except (ConnectionError, RayError, ValueError) as error:
@@ -51,6 +54,17 @@ def _connected(settings: RaySettings) -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
+
+
+def _check_address(address: str | None) -> None:
+    """Ray itself waits more than five minutes for a cluster that is not there."""
+    host, colon, port = (address or "").removeprefix("ray://").rpartition(":")
+    if not colon or not port.isdigit():
+        return
+    try:
+        socket.create_connection((host, int(port)), timeout=_REACH_SECONDS).close()
+    except OSError as error:
+        raise EngineError(f"run.ray.address {address}: cannot join the Ray cluster: {error}") from None
 
 
 class _Actor:

@@ -20,28 +20,34 @@ _WINDOW_BATCHES = 4
 """Full batches' worth of prepared rows held at once: enough to sort by length, little enough for memory."""
 
 
+_MOST_PROCESSES = 16  # each holds torch and a processor: about half a gigabyte
+_MOST_THREADS = 2  # on the CPU, image work is 1 % of a row
+
+
 class Worker:
     """One loaded model and its preparation; callable on jobs."""
 
     def __init__(self, extractor: Extractor, device: str, run: RunSettings, devices: int = 1) -> None:
         self._extractor = extractor
         self._budget = run.token_budget
-        workers = run.workers if run.workers is not None else max(1, (os.cpu_count() or 1) - devices) // devices
         # Beside a GPU, whole processes feed it; on the CPU the cores are the model's and threads cost less to start.
-        self._preparation = Preparation(extractor.preparer(), workers, processes=device.startswith("cuda"))
+        beside_gpu = device.startswith("cuda")
+        self._preparation = Preparation(extractor.preparer(), count_workers(run, beside_gpu, devices), beside_gpu)
 
     def __call__(self, job: Job, upcoming: Job | None = None) -> Outcome:
         """Do one job. Its batches depend on the job and the token budget alone: done again, it gives the same bytes."""
         tally = _Tally(job)
         window: list[tuple[int, Any]] = []
+        tokens = 0
         for place, prepared in enumerate(self._preparation.stream(job, upcoming)):
             if isinstance(prepared, Refusal):
                 tally.refuse(place, prepared)
                 continue
             window.append((place, prepared))
-            if sum(row.n_tokens for _, row in window) >= _WINDOW_BATCHES * self._budget:
+            tokens += prepared.n_tokens
+            if tokens >= _WINDOW_BATCHES * self._budget:
                 self._compute_window(window, tally)
-                window = []
+                window, tokens = [], 0
         self._compute_window(window, tally)
         return tally.outcome()
 
@@ -74,6 +80,14 @@ class Worker:
         step = (len(batch) + 1) // 2 if exhausted else 1
         for start in range(0, len(batch), step):
             self._compute(batch[start : start + step], tally)
+
+
+def count_workers(run: RunSettings, beside_gpu: bool, devices: int) -> int:
+    """Threads or processes that prepare rows for one device: as set, else its share of the cores within reason."""
+    if run.workers is not None:
+        return run.workers
+    share = int(run.ray.cpus_per_actor) if run.engine == "ray" else ((os.cpu_count() or 1) - devices) // devices
+    return max(1, min(share, _MOST_PROCESSES if beside_gpu else _MOST_THREADS))
 
 
 class _Tally:

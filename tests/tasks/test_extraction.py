@@ -234,7 +234,7 @@ def test_out_of_memory_halves_batches_down_to_one_row(tmp_path):
 
 def test_nothing_works_is_an_error_not_sixty_rejects(tmp_path):
     layout = workspace(tmp_path, ["POISON " + text for text in TEXTS])
-    with pytest.raises(EngineError, match="every row of the first shard failed .rows 0 to 7.*poisoned row"):
+    with pytest.raises(EngineError, match=r"every row of the first shard failed .rows 0 to 7.*poisoned row"):
         extract_with(Models(), settings(), layout)
     layout = workspace(tmp_path / "few", ["LONG"])
     with pytest.raises(EngineError, match="not one of 1 rows could be extracted: over_length: too long"):

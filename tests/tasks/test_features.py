@@ -141,7 +141,7 @@ def test_no_rows(tmp_path):
 
 
 def test_missing_signal(tmp_path):
-    with pytest.raises(FeatureError, match="add `pooled` to extract.signals"):
+    with pytest.raises(FeatureError, match=r"add `pooled` to extract\.signals"):
         FeatureTable(tmp_path / "pooled")
 
 

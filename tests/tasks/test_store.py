@@ -38,7 +38,7 @@ def wanted(*numbers):
 def test_gather_gives_rows_of_many_shards_in_the_order_asked_for(shelf):
     for start in range(0, 40, 7):
         fill(shelf, range(start, min(start + 7, 40)))
-    order = np.random.default_rng(0).permutation(40).tolist() + [3, 3]
+    order = [*np.random.default_rng(0).permutation(40).tolist(), 3, 3]
     got = shelf.gather(wanted(*order))
     np.testing.assert_array_equal(got["feature"], rows(order)["feature"])
     np.testing.assert_array_equal(got["n"], order)

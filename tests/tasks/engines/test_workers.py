@@ -9,7 +9,7 @@ from fake_models import Models, Preparer, Ready, make_samples, settings
 from tasks.engines.local import list_devices, run_jobs
 from tasks.engines.preparation import Preparation
 from tasks.engines.work import Job
-from tasks.engines.worker import Worker, is_out_of_memory
+from tasks.engines.worker import Worker, count_workers, is_out_of_memory
 from tasks.errors import EngineError, ModelError
 from tasks.models import Loader
 from tasks.shards import Refusal
@@ -140,3 +140,17 @@ def test_no_jobs_load_no_model():
 
 def test_devices_as_named():
     assert list_devices(settings(run__device="cuda:0, cuda:2").run) == ["cuda:0", "cuda:2"]
+
+
+@pytest.mark.parametrize(
+    ("options", "beside_gpu", "devices", "expected"),
+    [
+        ({"run__workers": 0}, True, 1, 0),
+        ({"run__workers": 7}, False, 1, 7),
+        ({"run__engine": "ray", "run__workers": None, "run__ray__cpus_per_actor": 0.5}, False, 1, 1),
+        ({"run__engine": "ray", "run__workers": None, "run__ray__cpus_per_actor": 6}, True, 1, 6),
+        ({"run__workers": None}, True, 1_000, 1),
+    ],
+)
+def test_how_many_prepare(options, beside_gpu, devices, expected):
+    assert count_workers(settings(**options).run, beside_gpu, devices) == expected
