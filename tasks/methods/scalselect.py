@@ -35,7 +35,7 @@ class Options:
     ridge: lambda of x^T (X^T X + lambda I)^-1 x. With a ridge every direction counts, unless `rank` is given.
     standardise, row_normalise: divide columns by their spread; bring rows to unit length. Null: as the preset says.
     sampling: `top` takes the highest scores; `leverage` draws without replacement, in proportion to score; `residual`
-        takes the highest leverage left after what was picked (avoids near-duplicates).
+        takes the highest leverage left after what was picked, so that picks spread over directions.
     features: the matrix to score.
     """
 
