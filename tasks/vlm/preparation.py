@@ -48,8 +48,9 @@ class Preparer:
 
     def conversation(self, sample: Sample) -> list[tuple[str, Content]]:
         """The sample's turns as text and images in order."""
-        if self.processor.official:
-            return official_pieces(sample.turns, self.processor.image_token)
+        processor = self.processor
+        if processor.official:
+            return official_pieces(sample.turns, processor.image_token, processor.official_keeps_empty)
         return [(turn.role, pieces(turn.content)) for turn in sample.turns]
 
     def __call__(self, sample: Sample, images: list[PIL.Image.Image]) -> Prepared | Problem:

@@ -50,6 +50,7 @@ class Processor:
         self.image_id = int(_image_id(self.inner, config))
         self.marker_ids = _marker_ids(config)
         self.official = extract.preset == "official"
+        self.official_keeps_empty = family.official_keeps_empty
         _resize(self.inner.image_processor, extract.image_size, family.official_size if self.official else None)
 
     @property
@@ -103,7 +104,9 @@ class Processor:
 
         The official code tokenises the rendered text without looking, so under its preset they do.
         """
-        return self.official or not (self.tokenizer.bos_token and text.startswith(self.tokenizer.bos_token))
+        usual = (getattr(self.inner, "text_kwargs", None) or {}).get("add_special_tokens", True)
+        written = self.tokenizer.bos_token and text.startswith(self.tokenizer.bos_token)
+        return bool(usual and (self.official or not written))
 
 
 def _load(folder: Path, model: ModelSettings) -> Any:

@@ -57,11 +57,11 @@ def pieces(content: str) -> Content:
     return result
 
 
-def official_pieces(turns: Sequence[Turn], image_token: str) -> list[tuple[str, Content]]:
+def official_pieces(turns: Sequence[Turn], image_token: str, keep_empty: bool) -> list[tuple[str, Content]]:
     """Turns as the official ScalSelect code builds them: all images at the start of the first user turn.
 
-    Placeholders and white space around that turn's text go; an empty turn is left out. Later turns keep their text,
-    except a placeholder that this model would take for an image.
+    Placeholders and white space around that turn's text go; an empty turn is left out, unless `keep_empty`. Later turns
+    keep their text, except a placeholder that this model would take for an image.
     """
     images = sum(turn.content.count(IMAGE_PLACEHOLDER) for turn in turns)
     built: list[tuple[str, Content]] = []
@@ -74,7 +74,7 @@ def official_pieces(turns: Sequence[Turn], image_token: str) -> list[tuple[str, 
         elif image_token == IMAGE_PLACEHOLDER:
             text = text.replace(IMAGE_PLACEHOLDER, "")
         content += [text] if text else []
-        if content:
+        if content or keep_empty:
             built.append((turn.role, content))
     return built
 

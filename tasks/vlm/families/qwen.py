@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from tasks.vlm.families.family import Family
@@ -16,9 +17,7 @@ def drop_deepstack(config: Any, depth: int) -> None:
     vision.deepstack_visual_indexes = list(vision.deepstack_visual_indexes)[: depth - 1]
 
 
-FAMILIES = {
-    "qwen2_vl": Family(official_size=OFFICIAL_SIZE),
-    "qwen2_5_vl": Family(official_size=OFFICIAL_SIZE),
-    "qwen3_vl": Family(official_size=OFFICIAL_SIZE, trim=drop_deepstack),
-    "qwen3_vl_moe": Family(official_size=OFFICIAL_SIZE, trim=drop_deepstack),
-}
+PLAIN = Family(official_size=OFFICIAL_SIZE, official_keeps_empty=True)
+STACKED = replace(PLAIN, trim=drop_deepstack)
+
+FAMILIES = {"qwen2_vl": PLAIN, "qwen2_5_vl": PLAIN, "qwen3_vl": STACKED, "qwen3_vl_moe": STACKED}

@@ -44,6 +44,8 @@ def pictures(sample: Sample) -> list[PIL.Image.Image]:
 
 @pytest.fixture(scope="module", params=FAMILIES)
 def family(request, tmp_path_factory):
+    if request.param == "smolvlm":
+        pytest.importorskip("num2words")
     folder = tmp_path_factory.mktemp(request.param)
     FAMILIES[request.param](folder)
     settings = parse({"dataset": {"path": "x"}, "model": {"path": str(folder), "dtype": "float32"}})

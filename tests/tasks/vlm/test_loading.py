@@ -233,6 +233,13 @@ def test_a_soft_capped_decoder_is_refused():
         prune(config, Need(1))
 
 
+def test_logits_that_are_scaled_are_refused_where_they_are_needed():
+    config = hf.LlavaConfig(text_config={"model_type": "cohere2", "logit_scale": 0.25})
+    prune(config, Need(1))
+    with pytest.raises(ModelError, match="logit_scale"):
+        prune(config, Need(1, head=True))
+
+
 def test_a_text_model_is_refused(folder):
     hf.LlamaConfig(**zoo.TEXT, vocab_size=300).save_pretrained(folder)
     with pytest.raises(ModelError, match="llama"):

@@ -176,6 +176,18 @@ def test_the_official_preset_moves_images_to_the_first_user_turn(checkpoint):
     assert conversation == [("system", ["s"]), ("user", [None, None, "a \nb"]), ("user", ["c "])]
 
 
+def test_the_official_preset_of_qwen_keeps_empty_turns_and_later_text(tmp_path):
+    zoo.qwen2_vl(tmp_path)
+    prepare = preparer(tmp_path, extract={"preset": "official"})
+    turns = [("user", "<image> a"), ("assistant", ""), ("user", "what is <image>?"), ("assistant", "b")]
+    conversation = prepare.conversation(sample(*turns))
+    assert conversation[1:3] == [("assistant", []), ("user", ["what is <image>?"])]
+    one, _, answered = read(prepare, *turns, images=2)
+    assert answered == "b"
+    ids = prepare.processor.tokenizer.convert_tokens_to_ids(["<|vision_start|>", "<|vision_end|>"])
+    assert one.visual[[one.inputs["input_ids"][0].tolist().index(token) for token in ids]].all()
+
+
 @pytest.mark.parametrize(
     ("content", "expected"),
     [
