@@ -20,11 +20,11 @@ from tasks.errors import FeatureError
 from tasks.feature_files import FeatureFile, Floats, open_file
 from tasks.linalg.matrix import Matrix
 
-_BLOCK_BYTES = 1 << 27
+_BLOCK_BYTES = 1 << 26
 
 
 class ShardMatrix:
-    """A Matrix over files, in order. At most two blocks of 128 MiB are in memory: one in use, one being read."""
+    """A Matrix over files, in order. At most two blocks of 64 MiB are in memory: one in use, one being read."""
 
     def __init__(self, files: Sequence[FeatureFile], block_rows: int | None = None) -> None:
         """Raises FeatureError when the files differ in width, or there are none."""
