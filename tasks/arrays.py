@@ -64,7 +64,10 @@ def read_column(path: Path) -> NDArray[np.float64] | None:
         array = _load(path)
         return np.asarray(array, dtype=np.float64) if array.ndim == 1 else None
     if path.suffix == ".parquet" and path.is_file():
-        schema = pq.read_schema(path)
+        try:
+            schema = pq.read_schema(path)
+        except pa.ArrowException as error:
+            raise FeatureError(f"{path}: not a whole Parquet file: {error}") from None
         numbers = [field.name for field in schema if _is_number(field)]
         if len(numbers) == 1 and not any(pa.types.is_nested(field.type) for field in schema):
             return np.asarray(pq.read_table(path, columns=numbers)[numbers[0]].to_numpy(), dtype=np.float64)

@@ -215,6 +215,9 @@ def test_score_array_with_further_files(tmp_path: Path) -> None:
     np.save(tmp_path / "short.npy", np.zeros(19))
     with pytest.raises(FeatureError, match=r"short.npy: 19 numbers for 20 rows"):
         score_array(tmp_path / "x.npy", "prism", {}, out, {"answers.nll": tmp_path / "short.npy"})
+    (tmp_path / "torn.parquet").write_bytes(b"PAR1")
+    with pytest.raises(FeatureError, match=r"torn.parquet: not a whole Parquet file"):
+        score_array(tmp_path / "x.npy", "prism", {}, out, {"answers.nll": tmp_path / "torn.parquet"})
     with pytest.raises(ParamsError, match=r"--set select.budget"):
         score_array(tmp_path / "x.npy", "prism", {"select.budget": 3}, out)
 
