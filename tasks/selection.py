@@ -36,21 +36,34 @@ def select(settings: Settings, layout: Layout) -> None:
     Raises BudgetError where the budget cannot be met exactly, ParamsError for a pin or method that does not exist,
     FeatureError where scores, features and samples do not belong together.
     """
-    likeness = _likeness(settings)
-    method, options = _method(settings)
-    pool = read_pool(layout, tuple(dict.fromkeys([*method.signals(options), *likeness])), settings.extract.pooled)
+    pool = read_candidates(settings, layout)
     columns = read_scores(layout.scores, pool.rows)
-    budget = budget_count(settings.select.budget, len(pool))
-    order = prefer(method, columns, pool.tables, budget, settings.select.seed, options)
-    features = pool.tables.matrix(_MATRICES[likeness[0]]) if likeness else None
-    candidates = Candidates(pool.tables.digests, pool.tables.sources, pool.images, features)
-    composed = compose(order, candidates, budget, constrain(settings.select, pool, budget))
+    composed = choose(settings, pool, columns)
     intake = read_intake(layout)
     table = _account(settings, intake, pool, composed)
     write_selection(layout.selection, table)
     write_text(layout.source_mix, mix_sources(pool.tables.sources, composed.picks))
-    write_json(layout.selection_metrics, measure(method.name, pool, columns["score"], composed, table, intake))
-    log.info("selected %d of %d scored rows by %s", budget, len(pool), method.name)
+    metrics = measure(settings.score.method, pool, columns["score"], composed, table, intake)
+    write_json(layout.selection_metrics, metrics)
+    log.info("selected %d of %d scored rows by %s", len(composed.picks), len(pool), settings.score.method)
+
+
+def read_candidates(settings: Settings, layout: Layout) -> PoolRows:
+    """The rows in play, with all that the method and `near_duplicates` look at. Raises FeatureError, ParamsError."""
+    method, options = _method(settings)
+    signals = dict.fromkeys([*method.signals(options), *_likeness(settings)])
+    return read_pool(layout, tuple(signals), settings.extract.pooled)
+
+
+def choose(settings: Settings, pool: PoolRows, columns: Columns) -> Composition:
+    """The method's subset of exactly the budget, under the constraints. Raises BudgetError and ParamsError."""
+    likeness = _likeness(settings)
+    method, options = _method(settings)
+    budget = budget_count(settings.select.budget, len(pool))
+    order = prefer(method, columns, pool.tables, budget, settings.select.seed, options)
+    features = pool.tables.matrix(_MATRICES[likeness[0]]) if likeness else None
+    candidates = Candidates(pool.tables.digests, pool.tables.sources, pool.images, features)
+    return compose(order, candidates, budget, constrain(settings.select, pool, budget))
 
 
 def prefer(method: Method, columns: Columns, tables: Tables, budget: int, seed: int, options: Any) -> Rows:
