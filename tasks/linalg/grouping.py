@@ -47,8 +47,8 @@ def _read(matrix: Matrix, groups: Sequence[Rows], pack: list[int]) -> Iterator[t
     buffer: Block = np.empty((len(wanted), matrix.shape[1]), dtype=np.float32)
     start = 0
     for block in matrix.blocks():
-        if start == 0 and block.dtype != buffer.dtype:
-            buffer = buffer.astype(block.dtype)
+        if start == 0:
+            buffer = np.empty(buffer.shape, dtype=block.dtype)
         place = slot[start : start + len(block)]
         buffer[place[place >= 0]] = block[place >= 0]
         start += len(block)
