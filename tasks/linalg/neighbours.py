@@ -17,13 +17,15 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from tasks.linalg.matrix import Block, Matrix
+from tasks.linalg.matrix import Block, Matrix, rebatched
 
 Metric = Literal["euclidean", "cosine"]
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
 _QUERY_ROWS = 512
+_TILE_ROWS = 8192
+_TILE_CELLS = 1 << 23
 _PAIR_NUMBERS = 1 << 22
 
 
@@ -36,6 +38,17 @@ class Neighbours:
 
     rows: Ints
     distances: Floats
+
+
+@dataclass(frozen=True)
+class _Tile:
+    """Rows of the matrix from `start` on. left @ right.T of two tiles bounds squared distances from below."""
+
+    start: int
+    rows: Block
+    left: Block
+    right: Block
+    slack: Block
 
 
 @dataclass
@@ -60,27 +73,48 @@ def nearest(matrix: Matrix, k: int, metric: Metric = "euclidean", ranks: Ints | 
     if k == 0:
         return found
     origin = _origin(matrix, metric)
-    for start, queries in _slabs(matrix):
-        best = _search(matrix, start, queries, k, metric, ranks, origin)
-        found.rows[start : start + len(queries)] = best.rows
-        found.distances[start : start + len(queries)] = best.distances
+    for queries in _tiles(matrix, metric, origin):
+        shape = (len(queries.rows), k)
+        best = _Best(np.full(shape, -1), np.full(shape, np.inf), np.full(shape, np.iinfo(np.int64).max))
+        for others in _tiles(matrix, metric, origin):
+            for first in range(0, len(queries.rows), _QUERY_ROWS):
+                _search(queries, others, slice(first, first + _QUERY_ROWS), best, metric, ranks)
+        found.rows[queries.start : queries.start + len(queries.rows)] = best.rows
+        found.distances[queries.start : queries.start + len(queries.rows)] = best.distances
     return Neighbours(found.rows, np.sqrt(found.distances) if metric == "euclidean" else found.distances / 2)
 
 
-def _search(matrix: Matrix, start: int, queries: Block, k: int, metric: Metric, ranks: Ints, origin: Block) -> _Best:
-    shape = (len(queries), k)
-    best = _Best(np.full(shape, -1), np.full(shape, np.inf), np.full(shape, np.iinfo(np.int64).max))
-    prepared = _prepare(queries, metric, origin)
-    offset = 0
-    for block in matrix.blocks():
-        low, slack_q, slack_b = _bounds(prepared, _prepare(block, metric, origin), metric)
-        own = np.arange(len(queries)) + start - offset
-        inside = (own >= 0) & (own < len(block))
-        low[np.nonzero(inside)[0], own[inside]] = np.inf
-        i, j = _candidates(low, slack_q, slack_b, best.distances[:, -1], k)
-        _merge(best, i, j + offset, _measure(queries, block, i, j, metric), ranks)
-        offset += len(block)
-    return best
+def _search(queries: _Tile, others: _Tile, part: slice, best: _Best, metric: Metric, ranks: Ints) -> None:
+    """Fold one tile of rows into the best of some queries."""
+    low = queries.left[part] @ others.right.T
+    own = np.arange(len(low)) + part.start + queries.start - others.start
+    inside = (own >= 0) & (own < low.shape[1])
+    low[np.nonzero(inside)[0], own[inside]] = np.inf
+    some = _Best(best.rows[part], best.distances[part], best.ranks[part])
+    i, j = _candidates(low, queries.slack[part], others.slack, some.distances[:, -1], some.rows.shape[1])
+    _merge(some, i, j + others.start, _measure(queries.rows[part], others.rows, i, j, metric), ranks)
+
+
+def _tiles(matrix: Matrix, metric: Metric, origin: Block) -> Iterator[_Tile]:
+    rows = max(1, min(_TILE_ROWS, _TILE_CELLS // max(1, matrix.shape[1])))
+    for start, block in rebatched(matrix, rows):
+        yield _tile(start, block.copy(), metric, origin)
+
+
+def _tile(start: int, rows: Block, metric: Metric, origin: Block) -> _Tile:
+    """What it takes to bound squared distances from below by one product, and from above by adding both slacks.
+
+    A float32 dot product of d terms errs by at most about d 2^-24 |x||y| (Higham, Accuracy and Stability, 3.1), and
+    2|x||y| <= |x|^2 + |y|^2; the factor 4 covers the sums and the rounding of the rows themselves.
+    """
+    points = _prepare(rows, metric, origin)
+    share = np.float32(4 * (rows.shape[1] + 16) * 2.0**-24)
+    one = np.ones((len(rows), 1), np.float32)
+    # Unit rows for cosines: a zero row too is at cosine 0, squared distance 2, of any other.
+    squares = one if metric == "cosine" else np.einsum("ij,ij->i", points, points)[:, None]
+    left = np.hstack([-2 * points, (1 - share) * squares, one])
+    right = np.hstack([points, one, (1 - share) * squares])
+    return _Tile(start, rows, left, right, 2 * share * squares[:, 0])
 
 
 def _origin(matrix: Matrix, metric: Metric) -> Block:
@@ -95,31 +129,6 @@ def _prepare(block: Block, metric: Metric, origin: Block) -> Block:
         return np.asarray(block - origin, dtype=np.float32)
     norms = np.linalg.norm(block.astype(np.float64), axis=1, keepdims=True)
     return np.asarray(block / np.where(norms > 0, norms, 1.0), dtype=np.float32)
-
-
-def _slabs(matrix: Matrix) -> Iterator[tuple[int, Block]]:
-    start = 0
-    for block in matrix.blocks():
-        for first in range(0, len(block), _QUERY_ROWS):
-            yield start + first, block[first : first + _QUERY_ROWS]
-        start += len(block)
-
-
-def _bounds(queries: Block, block: Block, metric: Metric) -> tuple[Block, Block, Block]:
-    """A lower bound on each squared distance (q, b), and two vectors whose outer sum takes it to an upper bound.
-
-    A float32 dot product of d terms errs by at most about d 2^-24 |x||y| (Higham, Accuracy and Stability, 3.1), and
-    2|x||y| <= |x|^2 + |y|^2; the factor 4 covers the sums and the rounding of the rows themselves.
-    """
-    share = np.float32(4 * (queries.shape[1] + 16) * 2.0**-24)
-    one_q, one_b = np.ones((len(queries), 1), np.float32), np.ones((len(block), 1), np.float32)
-    squares_q, squares_b = one_q, one_b  # of unit rows; a zero row too is at cosine 0, squared distance 2, of any other
-    if metric == "euclidean":
-        squares_q = np.einsum("ij,ij->i", queries, queries)[:, None]
-        squares_b = np.einsum("ij,ij->i", block, block)[:, None]
-    left = np.hstack([-2 * queries, (1 - share) * squares_q, one_q])
-    right = np.hstack([block, one_b, (1 - share) * squares_b])
-    return left @ right.T, 2 * share * squares_q[:, 0], 2 * share * squares_b[:, 0]
 
 
 def _candidates(low: Block, slack_q: Block, slack_b: Block, worst: Floats, k: int) -> tuple[Ints, Ints]:
