@@ -63,7 +63,10 @@ def official(folder, processor, sample: Sample, qwen: bool):
     return feature, (len(visual), len(users), kept)
 
 
-@pytest.mark.parametrize("family", ["llava_gqa", "llava_next", "llava_onevision", "qwen2_5_vl", "qwen3_vl"])
+@pytest.mark.parametrize(
+    "family",
+    ["llava_gqa", "llava_next", "llava_onevision", "qwen3_vl", pytest.param("qwen2_5_vl", marks=pytest.mark.slow)],
+)
 def test_the_official_preset_follows_the_published_rules(family, tmp_path):
     zoo.FAMILIES[family](tmp_path)
     tree = {"model": {"path": str(tmp_path), "dtype": "float32"}, "extract": {"preset": "official"}}
