@@ -27,7 +27,7 @@ Ints = NDArray[np.int64]
 class Options:
     """members: method name -> its own options, in order. rule. shares: for chain, of every member but the last."""
 
-    members: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    members: Mapping[str, Mapping[str, Any]] = field(default_factory=lambda: {"scalselect": {}, "clip_score": {}})
     rule: Literal["rank_average", "intersection", "union", "chain"] = "rank_average"
     shares: tuple[float, ...] = ()
 
