@@ -98,10 +98,10 @@ def _curve(descending: NDArray[np.float64]) -> Iterable[tuple[int, float]]:
 
 
 def _csv(header: str, rows: Iterable[tuple[float, ...]]) -> str:
-    return "\n".join([header, *(",".join(map(repr, row)) for row in rows)]) + "\n"
+    # Twelve digits: what lies beyond depends on the number of threads.
+    return "\n".join([header, *(",".join(f"{number:.12g}" for number in row) for row in rows)]) + "\n"
 
 
 def _facts(notes: Notes) -> dict[str, Any]:
-    # Twelve digits: what lies beyond depends on the number of threads.
     facts = {key: float(f"{one:.12g}") if isinstance(one, float) else one for key, one in notes.facts.items()}
     return {key: one for key, one in facts.items() if not (isinstance(one, float) and math.isnan(one))}

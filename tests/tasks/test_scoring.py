@@ -90,7 +90,7 @@ def test_score_curve_is_thinned_and_keeps_both_ends(layout: Layout, monkeypatch:
     scores = np.sort(pq.read_table(layout.scores)["score"].to_numpy())
     assert lines[0] == "rank,score"
     assert len(lines) == 6
-    assert lines[1] == f"0,{scores[-1]!r}".replace("np.float64(", "").replace(")", "")
+    assert lines[1] == f"0,{scores[-1]:.12g}"
     assert lines[-1].startswith(f"{len(EXTRACTED) - 1},")
 
 
