@@ -47,11 +47,17 @@ def summarise(outcomes: Sequence[Outcome], accounting: dict[str, Any], record: R
 
 
 def _flat(tree: dict[str, Any], prefix: str = "") -> list[dict[str, Any]]:
-    """A nested record as rows of (what, value), lists by their length."""
+    """A nested record as rows of (what, value); entries of a list go by their name, where they have one."""
     rows: list[dict[str, Any]] = []
     for key, value in tree.items():
         if isinstance(value, dict):
             rows += _flat(value, f"{prefix}{key}.")
+        elif isinstance(value, list) and all(isinstance(one, dict) and "name" in one for one in value):
+            rows += [row for one in value for row in _flat({one["name"]: _nameless(one)}, f"{prefix}{key}.")]
         else:
-            rows.append({"what": f"{prefix}{key}", "value": len(value) if isinstance(value, list) else value})
+            rows.append({"what": f"{prefix}{key}", "value": value})
     return rows
+
+
+def _nameless(entry: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in entry.items() if key != "name"}

@@ -132,14 +132,17 @@ def demo() -> None:
 @app.command()
 def run(assign: Assignments = []) -> None:  # noqa: B006
     """Run the flow here and now: every stage with something to do, then the record. --set is written to params.yaml."""
-    from flows import overview
-    from flows.curate import curate
     from flows.workspace import find
     from tasks.layout import Layout
     from tasks.params import parse_assignment
 
-    root = find()
-    curate(dict(map(parse_assignment, assign)), str(root))
+    root, overrides = find(), dict(map(parse_assignment, assign))
+    # Prefect's temporary server takes its time on a busy machine; by default it is given up after 20 seconds.
+    os.environ.setdefault("PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS", "120")
+    from flows import overview
+    from flows.curate import curate
+
+    curate(overrides, str(root))
     print(overview.describe(Layout.workspace(Path(os.path.relpath(root)) / "data")))
 
 

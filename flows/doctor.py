@@ -150,6 +150,9 @@ def check_remote(workspace: Path) -> Iterator[Finding]:
         yield Finding("note", "no DVC remote: nothing is pushed", "dvc remote add --default NAME URL")
         return
     try:
+        if remote not in dvc.remotes(workspace):
+            yield Finding("problem", f"DVC remote {remote} is not configured", f"dvc remote add {remote} URL")
+            return
         dvc.call(workspace, "--wait-for-lock", "status", "--cloud", "--json")
         yield Finding("ok", f"DVC remote {remote}")
     except ScalSelectError as error:

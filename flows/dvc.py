@@ -96,6 +96,11 @@ def default_remote(workspace: Path) -> str | None:
         return None
 
 
+def remotes(workspace: Path) -> list[str]:
+    """Names of all configured remotes."""
+    return [line.split()[0] for line in call(workspace, "remote", "list") if line]
+
+
 def commit(workspace: Path, tell: Lines) -> None:
     """Put outputs that are not yet in the cache there, as after `dvc repro --no-commit`."""
     call(workspace, "--wait-for-lock", "commit", tell=tell)

@@ -46,8 +46,8 @@ def record(workspace: Path, tell: dvc.Lines) -> Record:
     name files that are not those on disk.
     """
     settings = load(workspace / "params.yaml").record
-    _refuse_stale(workspace)
-    dvc.commit(workspace, tell)
+    if _uncommitted(workspace):
+        dvc.commit(workspace, tell)
     path = workspace / MANIFEST
     text = _complete(workspace)
     if not path.exists() or path.read_text(encoding="utf-8") != text:
@@ -79,10 +79,19 @@ def _complete(workspace: Path) -> str:
     return json.dumps(content, sort_keys=True, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
 
-def _refuse_stale(workspace: Path) -> None:
-    stale = [name for name in dvc.status(workspace) if name in STAGES]
+def _uncommitted(workspace: Path) -> bool:
+    """Whether the cache lacks outputs, as after `dvc repro --no-commit`. Raises InputError for stale stages."""
+    changed = {name: changes for name, changes in dvc.status(workspace).items() if name in STAGES}
+    stale = [name for name, changes in changed.items() if not all(map(_only_uncached, changes))]
     if stale:
         raise InputError(f"{workspace}: {', '.join(stale)} not up to date; run `dvc repro` (or `scalselect run`) first")
+    return bool(changed)
+
+
+def _only_uncached(change: Any) -> bool:
+    return isinstance(change, dict) and all(
+        side == "changed outs" and set(paths.values()) == {"not in cache"} for side, paths in change.items()
+    )
 
 
 def _push(workspace: Path, tell: dvc.Lines) -> str | None:

@@ -104,3 +104,18 @@ def _toy_template(tmp_path_factory, _own_places):
 @pytest.fixture
 def toy(tmp_path, _toy_template):
     return Path(shutil.copytree(_toy_template, tmp_path / "toy"))
+
+
+@pytest.fixture(scope="session")
+def _done_template(tmp_path_factory, _toy_template):
+    folder = Path(shutil.copytree(_toy_template, tmp_path_factory.mktemp("done") / "toy"))
+    git(folder, "add", "--all")
+    git(folder, "commit", "--quiet", "--message", "workspace")
+    subprocess.run([sys.executable, "-m", "dvc", "repro", "--quiet"], cwd=folder, check=True)
+    return folder
+
+
+@pytest.fixture
+def done(tmp_path, _done_template):
+    """A toy workspace committed to git and reproduced."""
+    return Path(shutil.copytree(_done_template, tmp_path / "toy"))

@@ -275,15 +275,8 @@ def test_a_clone_pulls_the_same_bytes_from_s3(toy, bucket, tmp_path):
     git(tmp_path, "clone", "--quiet", str(toy), str(clone))
     (clone / ".dvc/config.local").write_bytes((toy / ".dvc/config.local").read_bytes())
     dvc.call(clone, "pull")
-    for name in (
-        "data/subsets",
-        "data/features/attended",
-        "data/scores",
-        "data/selection",
-        "data/samples",
-        "data/manifests",
-    ):
-        for path in (toy / name).iterdir():
+    for name in ("subsets", "features/attended", "scores", "selection", "samples", "manifests"):
+        for path in (toy / "data" / name).iterdir():
             assert (clone / "data" / name / path.name).read_bytes() == path.read_bytes()
 
 
@@ -294,10 +287,10 @@ def scalselect(cwd: Path, *arguments: str) -> str:
     return done.stdout
 
 
-def test_two_runs_do_not_interleave(toy):
+def test_two_runs_do_not_interleave(site, toy):
     (toy / "pause").write_text("0.5")
     command = [sys.executable, "-c", "from flows.cli import main; main()", "run", "--set"]
-    environment = {**os.environ, "PREFECT_LOGGING_LEVEL": "INFO"}
+    environment = {**os.environ, "PREFECT_API_URL": site.api}
     runs = [
         subprocess.Popen(
             [*command, f"select.budget={budget}"],

@@ -79,6 +79,7 @@ def _busy(toy, seconds):
     raise AssertionError("the other dvc never started")
 
 
+@pytest.mark.slow
 def test_a_stage_that_another_dvc_runs_is_waited_for(toy):
     other = _busy(toy, 3)
     try:
