@@ -1,0 +1,290 @@
+"""Extraction of `attended` against the method's first code: a full eager forward keeping all attentions and states.
+
+    python -m bench.extraction                                              # seconds: a smoke run on tiny shapes
+    python -m bench.extraction --family llava --scale full                  # true 7B shape: 14 GB of disk
+    python -m bench.extraction --family qwen3_vl --scale full --layers 4 8  # full forwards at two depths, extrapolated
+
+Weights are random and attention is nearly uniform, so most visual tokens are kept: the least favourable case for us.
+Both sides read the same samples, in processes of their own. With `--layers A B` the full forward is timed on models of
+A and B decoder layers and continued to the true depth by a straight line, and said to be so.
+"""
+
+import argparse
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from bench.checkpoints import FAMILIES, write_checkpoint
+from bench.measure import MIB, measured
+from tasks.params import Settings, parse
+from tasks.sample import ImageRef, Sample, Turn, digest_bytes, digest_sample
+
+QUESTION = "What is shown here, and which of the things in the picture would you move first?"
+ANSWER = "A table."
+
+
+@dataclass(frozen=True)
+class Spent:
+    """Seconds of the clock and of the processor, for one row."""
+
+    wall: float
+    cpu: float
+
+
+def make_samples(folder: Path, images: int, per_image: int) -> list[Sample]:
+    """Questions about noisy 640 x 480 JPEGs, `per_image` about each."""
+    folder.mkdir(parents=True, exist_ok=True)
+    samples = []
+    for number in range(images):
+        path = folder / f"{number}.jpg"
+        noise = np.random.default_rng(number).integers(0, 255, (60, 80, 3), np.uint8)
+        Image.fromarray(noise).resize((640, 480), Image.Resampling.BICUBIC).save(path, quality=90)
+        ref = ImageRef(str(path), path.name, sha256=digest_bytes(path.read_bytes()), width=640, height=480)
+        for ask in range(per_image):
+            turns = (Turn("user", f"<image>\n({ask}) {QUESTION}"), Turn("assistant", ANSWER))
+            digest = digest_sample(turns, [ref.sha256])
+            samples.append(Sample(len(samples), None, "", turns, (ref,), digest))
+    return samples
+
+
+def settings(folder: Path, dtype: str, budget: int) -> Settings:
+    """Settings that read the checkpoint in `folder`."""
+    model = {"path": str(folder), "dtype": dtype}
+    return parse({"dataset": {"path": "-"}, "model": model, "run": {"token_budget": budget, "device": "cpu"}})
+
+
+def published(folder: Path, samples: list[Sample], dtype: str) -> tuple[list[Spent], np.ndarray[Any, Any]]:
+    """The first code's way, a row at a time: what each took, and the features."""
+    import torch
+    import transformers as hf
+
+    from tasks.vlm.extractor import model_of
+    from tasks.vlm.preparation import Preparer
+
+    own = settings(folder, dtype, 1)
+    preparer = Preparer(folder, model_of(own, "attended"), own.extract, ("attended",))
+    kind = getattr(torch, dtype)
+    model = hf.AutoModelForImageTextToText.from_pretrained(folder, attn_implementation="eager", dtype=kind).eval()
+    spent, features = [], []
+    for sample in samples:
+        with stopwatch(spent):
+            prepared = preparer(sample, [Image.open(sample.images[0].path).convert("RGB")])
+            inputs = {name: one.to(kind) if one.is_floating_point() else one for name, one in prepared.inputs.items()}
+            with torch.inference_mode():
+                output = model(**inputs, output_attentions=True, output_hidden_states=True, use_cache=False)
+            features.append(_attended(output, prepared))
+        del output
+    return spent, np.stack(features)
+
+
+def _attended(output: Any, prepared: Any) -> np.ndarray[Any, Any]:
+    from tasks.vlm.signals.attended import leading
+
+    seen = prepared.visual.nonzero().squeeze(1)
+    asking = prepared.instruction.nonzero().squeeze(1)
+    weight = output.attentions[0][0][:, asking][..., seen].float().mean((0, 1))
+    found: np.ndarray[Any, Any] = output.hidden_states[1][0, seen[leading(weight, 0.9)]].float().mean(0).numpy()
+    return found
+
+
+def extracted(folder: Path, samples: list[Sample], dtype: str, budget: int, store: Path) -> dict[str, Any]:
+    """Ours, as the stage does it: load, prepare beside the model, compute, write shards. One row first, then the rest.
+
+    Gives seconds and bytes of loading, the peak after the first row, what a row took, its parts, and the features.
+    """
+    from tasks.engines.work import Job
+    from tasks.models import Loader, Vlm
+    from tasks.store import Shelf
+
+    own = settings(folder, dtype, budget)
+    loading: list[Spent] = []
+    read = disk_bytes()
+    with stopwatch(loading):
+        work: Any = Loader(Vlm(), own, ("attended",))("cpu")
+    result: dict[str, Any] = {"load": loading[0].wall, "load_bytes": disk_bytes() - read}
+    shelf = Shelf(store, "0" * 64)
+    work(Job(0, tuple(samples[:1])))
+    result |= {"first_bytes": disk_bytes() - read, "first_peak": peak()}
+    spent: list[Spent] = []
+    with stopwatch(spent):
+        outcome = work(Job(1, tuple(samples)))
+        shelf.write(outcome.digests, outcome.values["attended"], outcome.refusals, [one.digest for one in samples])
+    assert not outcome.refusals, outcome.refusals
+    rows = len(samples)
+    result["row"] = Spent(spent[0].wall / rows, spent[0].cpu / rows)
+    result["features"] = outcome.values["attended"]["feature"]
+    result["parts"] = parts(work._extractor, samples, outcome, shelf, budget)
+    work.close()
+    return result
+
+
+def parts(extractor: Any, samples: list[Sample], outcome: Any, shelf: Any, budget: int) -> dict[str, float]:
+    """Seconds a row, each part alone and in line: decode, tokens and pixels, the model's least work, all of it, store.
+
+    The model's least work is the same forward without attention rows: embeddings, tower, projector, first layer.
+    """
+    from tasks.engines.batching import plan_batches
+    from tasks.images import decode, read_bytes
+    from tasks.vlm.forward import run
+
+    preparer = extractor.preparer()
+    preparer(samples[0], [decode(read_bytes(samples[0].images[0]))])
+    rows = len(samples)
+    took: dict[str, float] = {}
+    with part(took, "decode", rows):
+        pictures = [[decode(read_bytes(one)) for one in sample.images] for sample in samples]
+    with part(took, "processor", rows):
+        prepared = [preparer(sample, images) for sample, images in zip(samples, pictures, strict=True)]
+    shown = [sample.images[0].sha256 for sample in samples]
+    batches = [[prepared[row] for row in one] for one in plan_batches([p.n_tokens for p in prepared], shown, budget)]
+    least = replace(extractor._taps, rows=False)
+    for name, act in (
+        ("least", lambda batch: run(extractor._model, extractor._collate(batch), least)),
+        ("compute", extractor.compute),
+    ):
+        with part(took, name, rows):
+            for batch in batches:
+                act(batch)
+    with part(took, "store", rows):
+        shelf.write(outcome.digests, outcome.values["attended"], (), [one.digest for one in samples])
+    return took
+
+
+@contextmanager
+def part(took: dict[str, float], name: str, rows: int) -> Iterator[None]:
+    """Add a part's seconds a row."""
+    spent: list[Spent] = []
+    with stopwatch(spent):
+        yield
+    took[name] = spent[0].wall / rows
+
+
+@contextmanager
+def stopwatch(spent: list[Spent]) -> Iterator[None]:
+    """Append what the block took."""
+    wall, cpu = time.perf_counter(), time.process_time()
+    yield
+    spent.append(Spent(time.perf_counter() - wall, time.process_time() - cpu))
+
+
+def disk_bytes() -> int:
+    """Bytes this process had read from the disk itself, not from the page cache."""
+    fields = dict(line.split(": ") for line in Path("/proc/self/io").read_text().splitlines())
+    return int(fields["read_bytes"])
+
+
+def peak() -> int:
+    """Most bytes resident so far, mapped weights included."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return int(next(line for line in lines if line.startswith("VmHWM:")).split()[1]) * 1024
+
+
+def forget(folder: Path) -> None:
+    """Drop the checkpoint's files from the page cache."""
+    for path in folder.glob("*.safetensors"):
+        with path.open("rb") as file:
+            os.fsync(file.fileno())
+            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+
+
+def report_ours(name: str, folder: Path, samples: list[Sample], args: argparse.Namespace) -> dict[str, Any]:
+    """Load cold, extract, say what it took; returns what `extracted` found."""
+    forget(folder)
+    with tempfile.TemporaryDirectory(dir=args.disk) as store:
+        cost = measured(extracted, folder, samples, args.dtype, args.budget, Path(store))
+    found: dict[str, Any] = cost.value
+    row, took = found["row"], found["parts"]
+    images = len({one.images[0].sha256 for one in samples})
+    print(f"{name}: {len(samples)} rows of {images} images, batches of {args.budget} tokens")
+    print(f"  load      {found['load']:.2f} s, {found['load_bytes'] / MIB:.0f} MiB read; after the first row "
+          f"{found['first_bytes'] / MIB:.0f} MiB read, peak {found['first_peak'] / MIB:.0f} MiB; "
+          f"at the end {cost.peak / MIB:.0f} MiB")  # fmt: skip
+    print(f"  a row     {row.wall:.3f} s ({row.cpu:.3f} s of CPU): {1 / row.wall:.2f} rows/s")
+    print("  alone     " + ", ".join(f"{key} {value * 1e3:.1f} ms" for key, value in took.items()))
+    print(f"  overhead  {1 - took['least'] / row.wall:.1%} of a row is not the model's least work; "
+          f"in line it would be {1 - took['least'] / in_line(took):.1%}")  # fmt: skip
+    return found
+
+
+def in_line(took: dict[str, float]) -> float:
+    """Seconds a row would take were nothing done beside the model."""
+    return sum(seconds for name, seconds in took.items() if name != "least")
+
+
+def report_published(folders: dict[int, Path], depth: int, samples: list[Sample], args: argparse.Namespace) -> Spent:
+    """Time the full forward at each depth there is, and give it at the true one."""
+    walls, cpus = {}, {}
+    for layers, folder in folders.items():
+        cost = measured(published, folder, samples[: 1 + args.repeats], args.dtype)
+        later = cost.value[0][1:]
+        walls[layers], cpus[layers] = np.median([one.wall for one in later]), np.median([one.cpu for one in later])
+        print(f"full forward, {layers} layers: {walls[layers]:.3f} s a row ({cpus[layers]:.3f} s of CPU), "
+              f"peak {cost.peak / MIB:.0f} MiB")  # fmt: skip
+    if depth in walls:
+        return Spent(walls[depth], cpus[depth])
+    found = Spent(_extend(walls, depth), _extend(cpus, depth))
+    print(f"full forward, {depth} layers: {found.wall:.3f} s a row, EXTRAPOLATED by a straight line, not run")
+    return found
+
+
+def _extend(seconds: dict[int, float], depth: int) -> float:
+    return float(np.polyval(np.polyfit(list(seconds), list(seconds.values()), 1), depth))
+
+
+def report_agreement(folder: Path, samples: list[Sample], found: dict[str, Any], dtype: str) -> None:
+    """Features of both ways on the same rows, in the precision run, and in float32 where the model is small."""
+    theirs = measured(published, folder, samples, dtype).value[1]
+    mine = found["features"][: len(theirs)]
+    error = np.linalg.norm(mine - theirs, axis=1) / np.linalg.norm(theirs, axis=1)
+    print(f"agreement {dtype}: relative difference at most {error.max():.1e}")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--family", choices=FAMILIES, nargs="+", default=list(FAMILIES))
+    parser.add_argument("--scale", choices=("tiny", "full"), default="tiny")
+    parser.add_argument("--layers", type=int, nargs="+", help="decoder layers of the full forward; default: all")
+    parser.add_argument("--images", type=int, default=4)
+    parser.add_argument("--repeats", type=int, default=2, help="rows of the full forward, after one to warm up")
+    parser.add_argument("--budget", type=int, default=4096, help="tokens per batch of ours")
+    parser.add_argument("--dtype", choices=("bfloat16", "float32"), default="bfloat16")
+    parser.add_argument("--disk", type=Path, default=None, help="where there is room for the checkpoint")
+    args = parser.parse_args()
+    for family in args.family:
+        with tempfile.TemporaryDirectory(dir=args.disk) as folder:
+            compare(family, Path(folder), args)
+
+
+def compare(family: str, place: Path, args: argparse.Namespace) -> None:
+    """Everything about one family."""
+    shape = FAMILIES[family][1][args.scale]
+    folders = {}
+    for layers in args.layers or [shape.layers]:
+        folders[layers] = place / f"layers-{layers}"
+        size = write_checkpoint(folders[layers], family, replace(shape, layers=layers), args.dtype)
+        print(f"\n{family} {args.scale}, {layers} decoder layers: {size / 1e9:.2f} GB, {args.dtype}")
+    largest = folders[max(folders)]
+    single = make_samples(place / "one", max(args.images, 1 + args.repeats), 1)
+    found = report_ours("one question an image", largest, single, args)
+    forget(largest)
+    full = report_published(folders, shape.layers, single, args)
+    row = found["row"]
+    print(f"RATIO     {full.wall / row.wall:.1f} x by the clock, {full.cpu / row.cpu:.1f} x by CPU time")
+    report_agreement(folders[min(folders)], single[:2], found, args.dtype)
+    shared = report_ours("three questions an image", largest, make_samples(place / "three", args.images, 3), args)
+    print(f"SHARED    {row.wall / shared['row'].wall:.2f} x one question an image by the clock, "
+          f"{row.cpu / shared['row'].cpu:.2f} x by CPU time")  # fmt: skip
+    shutil.rmtree(place, ignore_errors=True)
+
+
+if __name__ == "__main__":
+    main()
