@@ -5,7 +5,6 @@ Exit codes: 0 done; 2 the user's input or usage, with one message and no traceba
 
 from __future__ import annotations
 
-import logging
 import os
 import sys
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import Annotated
 
 import typer
 
+from tasks.__main__ import log_progress
 from tasks.errors import ScalSelectError
 
 app = typer.Typer(
@@ -226,7 +226,7 @@ def doctor(fix: Annotated[bool, typer.Option("--fix", help="mend what needs no d
 
 def main() -> None:
     """The console script: an error raised on purpose is one red message and its exit code."""
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    log_progress()
     try:
         app()
     except ScalSelectError as error:

@@ -26,7 +26,7 @@ def main(arguments: Sequence[str]) -> int:
     if len(arguments) != 1 or arguments[0] not in STAGES:
         print(f"usage: python -m tasks {{{','.join(STAGES)}}}", file=sys.stderr)
         return 2
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    log_progress()
     try:
         verb(arguments[0])(load(), Layout.workspace())
     except ScalSelectError as error:
@@ -34,6 +34,16 @@ def main(arguments: Sequence[str]) -> int:
         print(f"{type(error).__name__}: {error}", file=sys.stderr)
         return error.exit_code
     return 0
+
+
+def log_progress() -> None:
+    """Show our own messages on standard error, plain; those of other libraries stay as they configure them."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logging.Formatter("%(message)s"))
+    ours = logging.getLogger("tasks")
+    ours.setLevel(logging.INFO)
+    ours.handlers = [handler]
+    ours.propagate = False
 
 
 def verb(stage: str) -> Callable[[Settings, Layout], None]:

@@ -22,6 +22,8 @@ def scalselect(tmp_path, monkeypatch, capsys):
     def run(*arguments):
         monkeypatch.chdir(tmp_path)
         monkeypatch.setattr(sys, "argv", ["scalselect", *arguments])
+        # main() redirects our log for good; in this process that must not outlive the test.
+        monkeypatch.setattr(cli, "log_progress", lambda: None)
         code = 0
         try:
             cli.main()
