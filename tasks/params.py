@@ -221,12 +221,35 @@ class RecordSettings(Section):
     git_tag: str | None = Field(default=None, description="tag name; {date} and {digest} are filled in")
 
 
+class CompareSettings(Section):
+    """Which subsets to hold against each other, and against the whole."""
+
+    methods: tuple[str, ...] | None = Field(default=None, description="default: all whose signals were extracted")
+    budgets: tuple[int | float, ...] = Field(default=(0.05, 0.16, 0.3), description="as select.budget", min_length=1)
+    seeds: int = Field(default=3, gt=0, description="subsets of each method that draws lots")
+    features: str | None = Field(default=None, description="what distances are measured in; default: attended")
+    curve: tuple[float, ...] = Field(
+        default=(0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 0.7), description="further shares for the energy captured"
+    )
+    clusters: int | None = Field(default=None, gt=0, description="default: the root of the rows, at most 1000")
+    sample: int = Field(default=5000, gt=0, description="rows at which distances are measured")
+    near_duplicate: float = Field(default=0.95, gt=0, le=1, description="cosine above which rows are near duplicates")
+
+
 class TaskSettings(Section):
     """A held-out task: questions in any format the pipeline reads, and how an answer is scored."""
 
     path: str
     image_root: str | None = None
     metric: Literal["exact_match", "vqa_accuracy", "token_f1", "anls", "choice_accuracy"] = "vqa_accuracy"
+
+
+class VariantSettings(Section):
+    """A selection method under a name of its own: other options, other constraints."""
+
+    method: str
+    options: dict[str, Any] = Field(default_factory=dict, description="over those of methods.<method>")
+    select: dict[str, Any] = Field(default_factory=dict, description="over those of select, such as near_duplicates")
 
 
 class TuneSettings(Section):
@@ -242,14 +265,17 @@ class TuneSettings(Section):
     freeze: tuple[str, ...] = Field(default=(), description="parameters whose name holds one of these stay as they are")
     save_steps: int = Field(default=500, gt=0, description="a crash loses at most this many")
     workers: int = Field(default=0, ge=0, description="data loading processes")
+    processes: int = Field(default=1, gt=0, description="above 1: so many GPUs, by accelerate launch")
 
 
 class EvaluateSettings(Section):
     """Which subsets to train on, and what to ask afterwards."""
 
-    methods: tuple[str, ...] = ("scalselect", "random")
-    budgets: tuple[int | float, ...] = (0.16,)
-    seeds: int = Field(default=3, gt=0)
+    methods: tuple[str, ...] = Field(default=("scalselect", "random"), description="methods or variants")
+    variants: dict[str, VariantSettings] = Field(default_factory=dict)
+    budgets: tuple[int | float, ...] = Field(default=(0.16,), description="as select.budget")
+    seeds: int = Field(default=3, gt=0, description="trainings of each method at each budget")
+    full_seeds: int = Field(default=1, gt=0, description="trainings on all the data, the dearest ones")
     matching: tuple[Literal["epochs", "steps"], ...] = Field(
         default=("epochs",), description="epochs: cheaper on a subset | steps: as many updates as the full data gets"
     )
@@ -257,6 +283,7 @@ class EvaluateSettings(Section):
     tune: TuneSettings = TuneSettings()
     new_tokens: int = Field(default=32, gt=0, description="longest answer")
     batch_size: int = Field(default=32, gt=0, description="questions at a time")
+    keep_models: bool = Field(default=True, description="keep each trained model after its answers are known")
 
 
 class Settings(Section):
@@ -271,6 +298,7 @@ class Settings(Section):
     select: SelectSettings = SelectSettings()
     export: ExportSettings = ExportSettings()
     record: RecordSettings = RecordSettings()
+    compare: CompareSettings = CompareSettings()
     evaluate: EvaluateSettings = EvaluateSettings()
     methods: dict[str, dict[str, Any]] = Field(default_factory=dict)
 

@@ -16,6 +16,11 @@ def read_rate(store: Path, key: str) -> float | None:
     return rates.get(key)
 
 
+def read_rates(store: Path) -> dict[str, float]:
+    """Rows per second of the last run of every key."""
+    return _read(store / _FILE)
+
+
 def record_rate(store: Path, key: str, rate: float) -> None:
     """Remember how many rows per second `key` did."""
     write_json(store / _FILE, {**_read(store / _FILE), key: round(rate, 3)})

@@ -33,6 +33,9 @@ NUMBERS = ("one", "two", "three", "four", "five")
 SKILLS = ("colour", "shape", "count", "position", "word", "digit", "photograph")
 HELD_OUT_DIGITS = 1400
 BACKGROUNDS = ("plain", "noise", "stripes", "picture")
+# Where a row says it comes from: what a real dataset would know of it, and less than its group.
+SOURCES = {"word": "signs", "digit": "scans", "photograph": "photos"}
+PROMPTS = ("Describe the picture.", "What do you see?", "Say what is shown.")
 
 
 @dataclass(frozen=True)
@@ -107,15 +110,18 @@ def ask(view: View, rng: np.random.Generator) -> str:
     }[view.skill][int(rng.integers(2))]
 
 
-def caption(view: View) -> str:
-    """All that the picture shows, for teaching a model to see."""
+def caption(view: View, rng: np.random.Generator) -> str:
+    """All that the picture shows, in any order: whoever learns to say it must see all of it before the first word."""
     if view.skill == "word":
         return f"the word {view.word.lower()}"
     if view.skill == "digit":
         return f"the digit {answer(view)}"
     if view.skill == "photograph":
         return f"a photograph of {scenes()[view.scene].name}"
-    return f"{NUMBERS[view.number - 1]} {view.colour} {view.shape} {QUARTERS[view.quarter]}"
+    facts = [NUMBERS[view.number - 1], view.colour, view.shape]
+    if view.skill != "count":
+        facts.append(QUARTERS[view.quarter])
+    return ", ".join(facts[place] for place in rng.permutation(len(facts)))
 
 
 def render(view: View) -> Image.Image:
@@ -172,15 +178,18 @@ def draw_questions(per_group: int, seed: int) -> list[Question]:
 def draw_captions(rows: int, seed: int) -> list[Question]:
     """Captioned pictures of every group equally often, for teaching the demo model to see."""
     rng = np.random.default_rng(seed)
-    views = (draw_view(rng, str(rng.choice(SKILLS)), str(rng.choice(BACKGROUNDS))) for _ in range(rows))
-    return [Question(view, "Describe the picture.", caption(view), f"{view.skill}/{view.background}") for view in views]
+    views = [draw_view(rng, str(rng.choice(SKILLS)), str(rng.choice(BACKGROUNDS))) for _ in range(rows)]
+    return [
+        Question(view, str(rng.choice(PROMPTS)), caption(view, rng), f"{view.skill}/{view.background}")
+        for view in views
+    ]
 
 
 def write_questions(questions: list[Question], root: Path) -> None:
     """Write `root`/data.json (LLaVA style), `root`/images/ and `root`/truth.jsonl (ground truth, by row)."""
     rows, truths = [], []
     for place, one in enumerate(questions):
-        name = f"{one.group}/{place:05d}.png"
+        name = f"{SOURCES.get(one.view.skill, 'shapes')}/{place:05d}.png"
         prompt = one.text if one.text_only else f"<image>\n{one.text}"
         row: dict[str, object] = {"id": f"{place:05d}"}
         if not one.text_only:

@@ -1,7 +1,7 @@
 """From finished trainings to the field's table: a column per task, Rel. (%), spread, intervals and cost.
 
-`Rel.` is the mean over tasks of score / full-data score. The interval is a paired bootstrap over held-out questions
-against random selection at the same budget: questions are resampled, both methods keep their own answers to them.
+`Rel.` is the mean over tasks of score / full-data score. Intervals are bootstraps over held-out questions and over
+seeds at once; against random selection at the same budget the questions are paired: both methods answer the same ones.
 """
 
 from __future__ import annotations
@@ -13,9 +13,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tasks.errors import InputError
+from tasks.evaluation.metrics import perplexity
 
 FULL = "full"
 RANDOM = "random"
+UNTRAINED = "untrained"
+
+Floats = NDArray[np.float64]
+Interval = tuple[float, float]
 
 
 @dataclass(frozen=True)
@@ -24,14 +29,16 @@ class Outcome:
 
     answers: task -> (questions,) scores in [0, 1], the same questions in the same order for every outcome.
     seconds: {"select": ..., "tune": ...} wall time, where known.
+    nll: task -> (questions,) mean negative log-likelihood of the right answer, nats a token, where known.
     """
 
     method: str
-    budget: float
+    budget: int | float
     seed: int
-    answers: Mapping[str, NDArray[np.float64]]
+    answers: Mapping[str, Floats]
     seconds: Mapping[str, float] = field(default_factory=dict)
     matching: str = "epochs"
+    nll: Mapping[str, Floats] = field(default_factory=dict)
 
     def scores(self) -> dict[str, float]:
         """Mean score per task."""
@@ -43,27 +50,42 @@ class Line:
     """One row of the table: a method at a budget, over its seeds.
 
     tasks: mean score per task. relative and spread are in percent; spread is the standard deviation over seeds.
-    against_random: (low, high) of the 95 % interval of relative minus random's relative, in points; None for the
-    controls themselves or where random was not trained. cost: C of PRISM, below 1 means a real saving.
+    interval: 95 % interval of relative; against_random: of relative minus random's, in points. Both are None where
+    there is nothing to resample (the full data itself, imported means) or random was not trained.
+    cost: C of PRISM, below 1 means a real saving. perplexity: of the right answers, per task.
     """
 
     method: str
-    budget: float
+    budget: int | float
     matching: str
     seeds: int
     tasks: dict[str, float]
     relative: float
     spread: float
-    against_random: tuple[float, float] | None
+    interval: Interval | None
+    against_random: Interval | None
     cost: float | None
+    perplexity: dict[str, float]
 
 
 def relative(scores: Mapping[str, float], full: Mapping[str, float]) -> float:
-    """Mean over tasks of score / full-data score, in percent. Tasks the full-data model scores 0 on are refused."""
-    hopeless = [task for task, value in full.items() if value <= 0]
-    if hopeless:
-        raise InputError(f"task {hopeless[0]}: the full-data model scores 0, so a share of it means nothing; drop it")
-    return 100 * float(np.mean([scores[task] / full[task] for task in full]))
+    """Mean over tasks of score / full-data score, in percent, over the tasks that `counted` names."""
+    return 100 * float(np.mean([scores[task] / full[task] for task in counted(full)]))
+
+
+def counted(full: Mapping[str, float]) -> list[str]:
+    """Tasks that count in Rel.: a share of a full-data score of 0 means nothing. Raises InputError when none is left."""
+    found = [task for task, score in full.items() if score > 0]
+    if not found:
+        raise InputError(
+            f"the full-data model scores 0 on every task ({', '.join(full)}): train longer, or check evaluate.tasks"
+        )
+    return found
+
+
+def mean_scores(group: Sequence[Outcome]) -> dict[str, float]:
+    """Mean score per task over the group's seeds."""
+    return {task: float(np.mean([one.scores()[task] for one in group])) for task in group[0].answers}
 
 
 def tabulate(outcomes: Sequence[Outcome], resamples: int = 2000, seed: int = 0) -> list[Line]:
@@ -72,7 +94,7 @@ def tabulate(outcomes: Sequence[Outcome], resamples: int = 2000, seed: int = 0) 
     full = [one for one in outcomes if one.method == FULL]
     if not full:
         raise InputError("no full-data training: Rel. (%) is a share of its score; evaluate `full` too")
-    groups: dict[tuple[str, float, str], list[Outcome]] = {}
+    groups: dict[tuple[str, int | float, str], list[Outcome]] = {}
     for one in outcomes:
         groups.setdefault((one.matching, one.budget, one.method), []).append(one)
     lines = [
@@ -86,23 +108,30 @@ def tabulate(outcomes: Sequence[Outcome], resamples: int = 2000, seed: int = 0) 
 
 def paired_bootstrap(
     ours: Sequence[Outcome], others: Sequence[Outcome], full: Sequence[Outcome], resamples: int, seed: int
-) -> tuple[float, float]:
-    """95 % interval of Rel.(ours) - Rel.(others) in points, resampling questions within each task.
+) -> Interval:
+    """95 % interval of Rel.(ours) - Rel.(others) in points, resampling seeds, and questions within each task."""
+    mine, theirs = resample([ours, others], full, resamples, seed)
+    return _percentiles(mine - theirs)
 
-    Seeds are averaged per question first, so the interval speaks of the questions, the spread of the seeds.
-    """
+
+def resample(groups: Sequence[Sequence[Outcome]], full: Sequence[Outcome], resamples: int, seed: int) -> list[Floats]:
+    """(resamples,) values of Rel. for each group, all on the same draws of questions; each draws its own seeds."""
     rng = np.random.default_rng(seed)
-    differences = np.zeros(resamples)
-    for task in full[0].answers:
-        mine, theirs, ceiling = (
-            np.mean([one.answers[task] for one in group], axis=0) for group in (ours, others, full)
+    trained = [*groups, full]
+    # How often each seed of each group is drawn: a method is its seeds as much as its questions.
+    drawn = [rng.multinomial(len(group), np.full(len(group), 1 / len(group)), size=resamples) for group in trained]
+    shares = np.zeros((len(groups), resamples))
+    tasks = counted(mean_scores(full))
+    for task in tasks:
+        values = full[0].answers[task]
+        picks = rng.integers(len(values), size=(resamples, len(values)))
+        *scores, ceiling = (
+            _mean_of_draws(group, task, picks, often) for group, often in zip(trained, drawn, strict=True)
         )
-        picks = rng.integers(len(mine), size=(resamples, len(mine)))
         # The full-data score is resampled with the same questions: it is as uncertain as the rest.
-        top = np.maximum(ceiling[picks].mean(axis=1), 1e-12)
-        differences += (mine[picks].mean(axis=1) - theirs[picks].mean(axis=1)) / top
-    low, high = np.percentile(100 * differences / len(full[0].answers), [2.5, 97.5])
-    return float(low), float(high)
+        top = np.maximum(ceiling, 1 / len(values))
+        shares += np.stack(scores) / top
+    return list(100 * shares / len(tasks))
 
 
 def cost_ratio(
@@ -111,33 +140,47 @@ def cost_ratio(
     """C = P(full)/P(sub) x (T_select + T_tune(sub)) / T_tune(full) (PRISM). None where a time is unknown."""
     if any("tune" not in one.seconds for one in [*full, *sub]) or sub_relative <= 0:
         return None
+    if any("select" not in one.seconds for one in sub):
+        return None
     whole = float(np.mean([one.seconds["tune"] for one in full]))
-    part = float(np.mean([one.seconds["tune"] + one.seconds.get("select", 0.0) for one in sub]))
+    part = float(np.mean([one.seconds["tune"] + one.seconds["select"] for one in sub]))
     return full_relative / sub_relative * part / whole if whole > 0 else None
 
 
 def _line(
     group: Sequence[Outcome], full: Sequence[Outcome], random: Sequence[Outcome] | None, resamples: int, seed: int
 ) -> Line:
-    ceiling = _mean_scores(full)
+    ceiling = mean_scores(full)
     each = [relative(one.scores(), ceiling) for one in group]
     first = group[0]
-    control = first.method in (FULL, RANDOM) or not random
+    known = first.method != FULL and all(len(values) > 1 for values in first.answers.values())
+    compared = known and first.method != RANDOM and random is not None
     return Line(
         method=first.method,
         budget=first.budget,
         matching=first.matching,
         seeds=len(group),
-        tasks=_mean_scores(group),
+        tasks=mean_scores(group),
         relative=float(np.mean(each)),
         spread=float(np.std(each, ddof=1)) if len(each) > 1 else 0.0,
-        against_random=None if control or not random else paired_bootstrap(group, random, full, resamples, seed),
+        interval=_percentiles(resample([group], full, resamples, seed)[0]) if known else None,
+        against_random=paired_bootstrap(group, random or (), full, resamples, seed) if compared else None,
         cost=cost_ratio(full, group, 100.0, float(np.mean(each))),
+        perplexity={task: perplexity(float(np.mean([one.nll[task].mean() for one in group]))) for task in first.nll},
     )
 
 
-def _mean_scores(group: Sequence[Outcome]) -> dict[str, float]:
-    return {task: float(np.mean([one.scores()[task] for one in group])) for task in group[0].answers}
+def _mean_of_draws(group: Sequence[Outcome], task: str, picks: NDArray[np.int64], often: NDArray[np.int64]) -> Floats:
+    """(resamples,) mean score of the drawn questions over the drawn seeds."""
+    total = np.zeros(len(picks))
+    for place, one in enumerate(group):
+        total += often[:, place] * one.answers[task][picks].mean(axis=1)
+    return total / len(group)
+
+
+def _percentiles(values: Floats) -> Interval:
+    low, high = np.percentile(values, [2.5, 97.5])
+    return float(low), float(high)
 
 
 def _check_same_questions(outcomes: Sequence[Outcome]) -> None:

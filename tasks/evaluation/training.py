@@ -8,24 +8,61 @@ from __future__ import annotations
 
 import json
 import logging
+import shutil
 import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoModelForImageTextToText, AutoProcessor, Trainer, TrainingArguments
+from transformers import (
+    AutoModelForImageTextToText,
+    AutoProcessor,
+    PrinterCallback,
+    Trainer,
+    TrainingArguments,
+    set_seed,
+)
 from transformers.trainer_utils import get_last_checkpoint
 
 from tasks.atomic import write_json
-from tasks.evaluation.material import Material, labels
+from tasks.evaluation.material import Material, Memory, labels
 from tasks.params import ExtractSettings, ModelSettings, TuneSettings
-from tasks.sample import Sample
+from tasks.sample import Sample, digest_json
 from tasks.vlm.batch import Prepared, collate
-from tasks.vlm.checkpoint import open_checkpoint
+from tasks.vlm.checkpoint import digest_file, digest_tensors, open_checkpoint, small_files
 from tasks.vlm.preparation import Preparer
 
 log = logging.getLogger(__name__)
+
+# Raise when the same settings would train otherwise than before: finished trainings are then done again.
+RULES = 1
+
+# The decoder's projections: "all-linear" would also wrap the vision tower, and the field trains the decoder's adapters.
+_ADAPTED = r".*language_model.*\.(q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj|down_proj)"
+
+
+def training_key(model: str, digests: Sequence[str], tune: TuneSettings, seed: int, steps: int) -> str:
+    """Identity of a training: the base model's digest, the subset's content, the recipe, the seed.
+
+    Whatever has this key has the same result, so it is trained once. How often it is saved plays no part.
+    """
+    recipe = tune.model_dump(mode="json", exclude={"epochs", "save_steps", "workers"})
+    return digest_json(
+        {"rules": RULES, "model": model, "rows": list(digests), "tune": recipe, "seed": seed, "steps": steps}
+    )
+
+
+def digest_model(settings: ModelSettings) -> str:
+    """Identity of the base model as it is trained: every tensor, its processor, and how rows are read through it."""
+    checkpoint = open_checkpoint(settings)
+    return digest_json(
+        {
+            "tensors": digest_tensors(checkpoint, checkpoint.weights),
+            "files": {path.name: digest_file(path) for path in small_files(checkpoint.folder)},
+            "read": settings.model_dump(mode="json", include={"dtype", "max_length", "over_length"}),
+        }
+    )
 
 
 def fine_tune(
@@ -33,34 +70,54 @@ def fine_tune(
     samples: Sequence[Sample],
     tune: TuneSettings,
     seed: int,
+    steps: int,
     out: Path,
-    steps: int | None = None,
+    memory: Memory | None = None,
 ) -> dict[str, Any]:
-    """Train on `samples`, write the model to `out`/model, return what `out`/training.json holds.
+    """Train on `samples` for so many updates, write the model to `out`/model, return what `out`/training.json holds.
 
-    `steps` overrides tune.epochs (step-matched training). A folder that holds a finished training is returned as it is.
+    A folder that holds a finished training is returned as it is.
     """
     marker = out / "training.json"
-    if marker.exists():
-        finished: dict[str, Any] = json.loads(marker.read_text())
+    if marker.exists() and (out / "model").exists():
+        finished: dict[str, Any] = json.loads(marker.read_text(encoding="utf-8"))
         return finished
     out.mkdir(parents=True, exist_ok=True)
-    folder = open_checkpoint(settings).folder
+    folder = whole_checkpoint(settings)
     preparer = Preparer(folder, settings, ExtractSettings(), ())
-    model = _model(folder, settings, tune)
+    set_seed(seed)  # adapters are drawn before the Trainer sets its own
+    material = Material(samples, preparer, memory)
+    trainer = _trainer(_model(folder, settings, tune), material, preparer, tune, seed, steps, out)
+    begun = get_last_checkpoint(str(out))
     started = time.perf_counter()
-    trainer = _trainer(model, Material(samples, preparer), preparer, tune, seed, out, steps)
-    trained = trainer.train(resume_from_checkpoint=get_last_checkpoint(str(out)))
-    _save(trainer, folder, settings, out / "model")
+    trained = trainer.train(resume_from_checkpoint=begun)
+    seconds = time.perf_counter() - started
     record = {
         "rows": len(samples),
         "seed": seed,
-        "steps": trainer.state.global_step,
+        "steps": steps,
         "loss": float(trained.training_loss),
-        "seconds": time.perf_counter() - started,
+        # A training that was resumed is timed by the updates of its last part.
+        "seconds": seconds * steps / max(1, steps - _steps_done(begun)),
     }
-    write_json(marker, record)
+    if trainer.is_world_process_zero():
+        _save(trainer, folder, settings, out / "model")
+        write_json(marker, record)
+        for checkpoint in out.glob("checkpoint-*"):
+            shutil.rmtree(checkpoint)
     return record
+
+
+def whole_checkpoint(settings: ModelSettings) -> Path:
+    """The base model's folder with every shard in it, fetched where need be. Raises ModelError."""
+    checkpoint = open_checkpoint(settings)
+    for shard in sorted(set(checkpoint.weights.values())):
+        checkpoint.shard(shard)
+    return checkpoint.folder
+
+
+def _steps_done(checkpoint: str | None) -> int:
+    return int(checkpoint.rsplit("-", maxsplit=1)[-1]) if checkpoint else 0
 
 
 def _model(folder: Path, settings: ModelSettings, tune: TuneSettings) -> Any:
@@ -73,26 +130,23 @@ def _model(folder: Path, settings: ModelSettings, tune: TuneSettings) -> Any:
         return model
     from peft import LoraConfig, get_peft_model
 
-    # "all-linear" would also wrap the vision tower; the field trains the decoder's adapters.
-    targets = r".*language_model.*\.(q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj|down_proj)"
-    adapters = LoraConfig(r=tune.lora_rank, lora_alpha=2 * tune.lora_rank, lora_dropout=0.05, target_modules=targets)
+    adapters = LoraConfig(r=tune.lora_rank, lora_alpha=2 * tune.lora_rank, lora_dropout=0.05, target_modules=_ADAPTED)
     return get_peft_model(model, adapters)
 
 
 def _trainer(
-    model: Any, material: Material, preparer: Preparer, tune: TuneSettings, seed: int, out: Path, steps: int | None
+    model: Any, material: Material, preparer: Preparer, tune: TuneSettings, seed: int, steps: int, out: Path
 ) -> Trainer:
     arguments = TrainingArguments(
         output_dir=str(out),
-        num_train_epochs=tune.epochs,
-        max_steps=steps or -1,
+        max_steps=steps,
         per_device_train_batch_size=tune.batch_size,
         gradient_accumulation_steps=tune.accumulate,
         learning_rate=tune.learning_rate,
         weight_decay=tune.weight_decay,
         warmup_steps=tune.warmup,  # below 1 it is a share of the steps
         lr_scheduler_type="cosine",
-        bf16=torch.cuda.is_available(),
+        bf16=torch.cuda.is_available() and torch.cuda.is_bf16_supported(),
         seed=seed,
         data_seed=seed,
         save_steps=tune.save_steps,
@@ -111,7 +165,9 @@ def _trainer(
         ids, mask = stacked.inputs["input_ids"], stacked.inputs["attention_mask"]
         return {**stacked.inputs, "labels": labels(stacked.answer, ids, mask)}
 
-    return Trainer(model=model, args=arguments, train_dataset=material, data_collator=stack)
+    trainer = Trainer(model=model, args=arguments, train_dataset=material, data_collator=stack)
+    trainer.remove_callback(PrinterCallback)
+    return trainer
 
 
 def _save(trainer: Trainer, folder: Path, settings: ModelSettings, out: Path) -> None:

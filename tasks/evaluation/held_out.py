@@ -1,0 +1,116 @@
+"""Held-out tasks: questions read from any dataset format, and the proof that none of them lies in the pool."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from tasks.checks import check_row
+from tasks.errors import DatasetError, InputError, ParamsError
+from tasks.formats import Row, open_dataset
+from tasks.images import fetch
+from tasks.params import DatasetSettings, EvaluateSettings, TaskSettings
+from tasks.problem import Problem
+from tasks.sample import Sample, digest_bytes, digest_json, digest_sample
+from tasks.tables import read_samples
+
+_SHOWN = 5
+
+
+@dataclass(frozen=True)
+class Task:
+    """A held-out task: each sample's last answer is asked for, and compared with its references by `metric`."""
+
+    name: str
+    metric: str
+    samples: tuple[Sample, ...]
+    references: tuple[tuple[str, ...], ...]
+
+    @property
+    def digest(self) -> str:
+        """Identity of what is asked and how it is scored."""
+        asked = [[sample.digest, list(answers)] for sample, answers in zip(self.samples, self.references, strict=True)]
+        return digest_json({"metric": self.metric, "asked": asked})
+
+
+def read_tasks(evaluate: EvaluateSettings) -> list[Task]:
+    """The tasks of `evaluate.tasks`. Raises ParamsError when there is none, DatasetError naming a row to mend."""
+    if not evaluate.tasks:
+        raise ParamsError(
+            "evaluate.tasks: name at least one held-out task, for example {vqa: {path: vqa.json, image_root: images}}"
+        )
+    return [_read_task(name, settings) for name, settings in evaluate.tasks.items()]
+
+
+def check_apart(pool: Path, tasks: Sequence[Task]) -> None:
+    """Refuse held-out rows that repeat a row of the pool, or show one of its images, whatever the files are called.
+
+    pool: samples.parquet. Raises InputError naming the rows.
+    """
+    rows: dict[str, int] = {}
+    images: dict[str, int] = {}
+    for sample in read_samples(pool):
+        rows.setdefault(sample.digest, sample.row)
+        for image in sample.images:
+            images.setdefault(image.sha256, sample.row)
+    found = [line for task in tasks for line in _overlaps(task, rows, images)]
+    if found:
+        shown = "\n".join(f"  {line}" for line in found[:_SHOWN])
+        left = f"\n  and {len(found) - _SHOWN} more" if len(found) > _SHOWN else ""
+        raise InputError(
+            f"{len(found)} held-out rows are not held out; take them out of the task or the pool:\n{shown}{left}"
+        )
+
+
+def _overlaps(task: Task, rows: dict[str, int], images: dict[str, int]) -> Iterator[str]:
+    for sample in task.samples:
+        if sample.digest in rows:
+            yield f"evaluate.tasks.{task.name}: row {sample.row} is row {rows[sample.digest]} of the dataset"
+            continue
+        for image in sample.images:
+            if image.sha256 in images:
+                yield (
+                    f"evaluate.tasks.{task.name}: row {sample.row} shows {image.name}, "
+                    f"an image of row {images[image.sha256]} of the dataset"
+                )
+                break
+
+
+def _read_task(name: str, settings: TaskSettings) -> Task:
+    dataset = open_dataset(DatasetSettings(path=settings.path, image_root=settings.image_root))
+    samples, references = [], []
+    for row in dataset:
+        sample = _see(name, row)
+        samples.append(sample)
+        references.append(_references(row, sample))
+    if not samples:
+        raise DatasetError(f"evaluate.tasks.{name}: {settings.path} holds no rows")
+    return Task(name, settings.metric, tuple(samples), tuple(references))
+
+
+def _see(task: str, row: Row) -> Sample:
+    """The row as a sample; a held-out row with a problem is refused, not skipped: scores must mean the same rows."""
+    problem = check_row(row)
+    images = []
+    for ref in row.images if problem is None else ():
+        data = fetch(ref)
+        if isinstance(data, Problem):
+            problem = data
+            break
+        images.append(replace(ref, sha256=digest_bytes(data)))
+    if problem:
+        raise DatasetError(f"evaluate.tasks.{task}: row {row.row} (id {row.id}): {problem.reason}: {problem.detail}")
+    digest = digest_sample(row.turns, [image.sha256 for image in images])
+    return Sample(row.row, row.id, row.source, row.turns, tuple(images), digest)
+
+
+def _references(row: Row, sample: Sample) -> tuple[str, ...]:
+    """The accepted answers: a JSON row's own list `answers` (as VQA and DocVQA have), else the last turn."""
+    original: Any = json.loads(row.original) if isinstance(row.original, str) else {}
+    given = original.get("answers")
+    if isinstance(given, list) and given and all(isinstance(one, str) for one in given):
+        return tuple(given)
+    return (sample.turns[-1].content.strip(),)
