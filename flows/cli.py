@@ -139,6 +139,7 @@ def run(assign: Assignments = []) -> None:  # noqa: B006
     root, overrides = find(), dict(map(parse_assignment, assign))
     # Prefect's temporary server takes its time on a busy machine; by default it is given up after 20 seconds.
     os.environ.setdefault("PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS", "120")
+    os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
     from flows import overview
     from flows.curate import curate
 
