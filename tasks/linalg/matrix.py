@@ -76,6 +76,29 @@ class ColumnSlice:
         return self._matrix.take(rows)[:, self._columns]
 
 
+class RowSlice:
+    """Some rows of a Matrix, in the order given, as a Matrix; read a block at a time, never copied as a whole."""
+
+    def __init__(self, matrix: Matrix, rows: NDArray[np.int64]) -> None:
+        self._matrix = matrix
+        self._rows = rows
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(number of rows kept, d)."""
+        return len(self._rows), self._matrix.shape[1]
+
+    def blocks(self) -> Iterator[Block]:
+        """Yield blocks in the order given."""
+        step = buffer_rows(*self.shape)
+        for start in range(0, len(self._rows), step):
+            yield self._matrix.take(self._rows[start : start + step])
+
+    def take(self, rows: NDArray[np.int64]) -> Block:
+        """The given ones of the rows kept, in the order asked for."""
+        return self._matrix.take(self._rows[rows])
+
+
 def buffer_rows(n: int, d: int) -> int:
     """Rows of a working buffer for n x d data: set by the shape alone, so results do not depend on how it is stored."""
     return max(1, min(n, max(256, min(65_536, BUFFER_CELLS // max(d, 1)))))

@@ -67,20 +67,34 @@ def nearest(matrix: Matrix, k: int, metric: Metric = "euclidean", ranks: Ints | 
     answer no longer depends on the order of the rows.
     """
     n, _ = matrix.shape
-    k = max(0, min(k, n - 1))
     ranks = np.arange(n, dtype=np.int64) if ranks is None else ranks
-    found = Neighbours(np.zeros((n, k), dtype=np.int64), np.zeros((n, k)))
+    return _gather(matrix, 0, matrix, max(0, min(k, n - 1)), metric, ranks)
+
+
+def nearest_to(asked: Matrix, matrix: Matrix, k: int, metric: Metric = "euclidean") -> Neighbours:
+    """Find the min(k, n) nearest rows of an (n, d) matrix to each row of a (q, d) one.
+
+    A row asked about that is in the matrix too finds itself. Equal distances are ordered by row number.
+    """
+    n, _ = matrix.shape
+    # Rows that stand after the last are nobody's own.
+    return _gather(asked, n, matrix, min(k, n), metric, np.arange(n, dtype=np.int64))
+
+
+def _gather(asked: Matrix, offset: int, matrix: Matrix, k: int, metric: Metric, ranks: Ints) -> Neighbours:
+    """The k nearest of each row asked about, the first of which is row `offset` of the matrix."""
+    found = Neighbours(np.zeros((asked.shape[0], k), dtype=np.int64), np.zeros((asked.shape[0], k)))
     if k == 0:
         return found
     origin = _origin(matrix, metric)
-    for queries in _tiles(matrix, metric, origin):
+    for queries in _tiles(asked, metric, origin, offset):
         shape = (len(queries.rows), k)
         best = _Best(np.full(shape, -1), np.full(shape, np.inf), np.full(shape, np.iinfo(np.int64).max))
         for others in _tiles(matrix, metric, origin):
             for first in range(0, len(queries.rows), _QUERY_ROWS):
                 _search(queries, others, slice(first, first + _QUERY_ROWS), best, metric, ranks)
-        found.rows[queries.start : queries.start + len(queries.rows)] = best.rows
-        found.distances[queries.start : queries.start + len(queries.rows)] = best.distances
+        place = slice(queries.start - offset, queries.start - offset + len(queries.rows))
+        found.rows[place], found.distances[place] = best.rows, best.distances
     return Neighbours(found.rows, np.sqrt(found.distances) if metric == "euclidean" else found.distances / 2)
 
 
@@ -95,10 +109,10 @@ def _search(queries: _Tile, others: _Tile, part: slice, best: _Best, metric: Met
     _merge(some, i, j + others.start, _measure(queries.rows[part], others.rows, i, j, metric), ranks)
 
 
-def _tiles(matrix: Matrix, metric: Metric, origin: Block) -> Iterator[_Tile]:
+def _tiles(matrix: Matrix, metric: Metric, origin: Block, offset: int = 0) -> Iterator[_Tile]:
     rows = max(1, min(_TILE_ROWS, _TILE_CELLS // max(1, matrix.shape[1])))
     for start, block in rebatched(matrix, rows):
-        yield _tile(start, block.copy(), metric, origin)
+        yield _tile(offset + start, block.copy(), metric, origin)
 
 
 def _tile(start: int, rows: Block, metric: Metric, origin: Block) -> _Tile:

@@ -4,7 +4,7 @@ import pytest
 from tasks.errors import FeatureError
 from tasks.linalg.finite import FiniteMatrix
 from tasks.linalg.grouping import gathered, members
-from tasks.linalg.matrix import ArrayMatrix, ColumnSlice, load, rebatched
+from tasks.linalg.matrix import ArrayMatrix, ColumnSlice, RowSlice, load, rebatched
 from tasks.linalg.rescaled import Rescaled, centred, column_mean, column_spread, unit_rows
 
 
@@ -92,3 +92,12 @@ def test_equal_rows_have_no_direction_left(value: float) -> None:
 def test_zero_rows_stay_zero() -> None:
     np.testing.assert_array_equal(unit_rows(np.array([[0.0, 0.0], [3.0, 4.0]])), [[0, 0], [0.6, 0.8]])
     np.testing.assert_array_equal(centred(np.ones((1, 2)), np.array([1.0, 0.5])), [[0, 0.5]])
+
+
+def test_row_slice_is_the_rows_in_the_order_given() -> None:
+    data = np.arange(40, dtype=np.float32).reshape(10, 4)
+    some = RowSlice(ArrayMatrix(data, 3), np.array([7, 0, 7, 2]))
+    assert some.shape == (4, 4)
+    np.testing.assert_array_equal(load(some), data[[7, 0, 7, 2]])
+    np.testing.assert_array_equal(some.take(np.array([3, 0])), data[[2, 7]])
+    assert load(RowSlice(ArrayMatrix(data), np.array([], dtype=np.int64))).shape == (0, 4)

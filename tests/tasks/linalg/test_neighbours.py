@@ -6,7 +6,7 @@ import pytest
 from threadpoolctl import threadpool_limits
 
 from tasks.linalg.matrix import ArrayMatrix
-from tasks.linalg.neighbours import cosines, nearest
+from tasks.linalg.neighbours import cosines, nearest, nearest_to
 
 
 def naive(x, k, metric="euclidean", ranks=None):
@@ -96,3 +96,27 @@ def test_agrees_with_faiss_where_nothing_is_close():
     index = faiss.IndexFlatL2(16)
     index.add(x)
     np.testing.assert_array_equal(nearest(ArrayMatrix(x), 5).rows, index.search(x, 6)[1][:, 1:])
+
+
+@pytest.mark.parametrize("metric", ["euclidean", "cosine"])
+@pytest.mark.parametrize("k", [1, 3, 200])
+def test_nearest_to_rows_from_elsewhere(metric, k):
+    rng = np.random.default_rng(3)
+    x = rng.normal(5, 1, size=(60, 7)).astype(np.float32)
+    asked = np.concatenate([x[[4, 4, 59]], rng.normal(5, 1, size=(9, 7)).astype(np.float32), np.zeros((1, 7), "f4")])
+    found = nearest_to(ArrayMatrix(asked, 5), ArrayMatrix(x, 16), k, metric)
+    wide, own = asked.astype(np.float64), x.astype(np.float64)
+    if metric == "euclidean":
+        every = np.linalg.norm(wide[:, None] - own, axis=2)
+    else:
+        every = np.array([1 - cosines(np.repeat(row[None], len(own), axis=0), own) for row in wide])
+    order = np.argsort(every, axis=1, kind="stable")[:, : min(k, 60)]
+    np.testing.assert_array_equal(found.rows, order)
+    np.testing.assert_allclose(found.distances, np.take_along_axis(every, order, axis=1), rtol=1e-12, atol=1e-15)
+    assert found.rows[:3, 0].tolist() == [4, 4, 59]
+
+
+def test_nearest_to_nothing():
+    rows, none = ArrayMatrix(np.ones((4, 2), np.float32)), ArrayMatrix(np.ones((0, 2), np.float32))
+    assert nearest_to(rows, none, 3).rows.shape == (4, 0)
+    assert nearest_to(none, rows, 3).rows.shape == (0, 3)
