@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
@@ -20,6 +20,7 @@ class Prepared:
     inputs: what the model's forward takes; sequence inputs are (1, L), the others keep the processor's leading axis.
     visual, instruction, answer: (L,) masks, no two true at one token.
     blind: the same conversation without its images, where a signal asks for it; it has the same answer tokens.
+    images: sha256 of each image's encoded bytes in order, "" where not known.
     """
 
     inputs: dict[str, Tensor]
@@ -27,6 +28,7 @@ class Prepared:
     instruction: BoolTensor
     answer: BoolTensor
     blind: Prepared | None = None
+    images: tuple[str, ...] = ()
 
     @property
     def n_tokens(self) -> int:
@@ -41,12 +43,16 @@ class Prepared:
 
 @dataclass(frozen=True)
 class Batch:
-    """Samples padded to one length L; masks are (B, L), disjoint, and false on padding."""
+    """Samples padded to one length L; masks are (B, L), disjoint, and false on padding.
+
+    images: for each sample the digests of its images.
+    """
 
     inputs: dict[str, Tensor]
     visual: BoolTensor
     instruction: BoolTensor
     answer: BoolTensor
+    images: tuple[tuple[str, ...], ...] = ()
 
     def __len__(self) -> int:
         return len(self.visual)
@@ -56,7 +62,7 @@ class Batch:
         inputs = {
             name: value.to(device, dtype if value.is_floating_point() else None) for name, value in self.inputs.items()
         }
-        return Batch(inputs, self.visual, self.instruction, self.answer)
+        return replace(self, inputs=inputs)
 
 
 def collate(samples: Sequence[Prepared], pad_id: int = 0, side: Literal["left", "right"] = "right") -> Batch:
@@ -78,10 +84,8 @@ def collate(samples: Sequence[Prepared], pad_id: int = 0, side: Literal["left", 
             inputs[name] = torch.cat([pad(value, pad_id if name == "input_ids" else 0) for value in values])
         else:
             inputs[name] = stack(values)
-    return Batch(
-        inputs,
-        *(_masks(samples, one, pad) for one in (lambda s: s.visual, lambda s: s.instruction, lambda s: s.answer)),
-    )
+    masks = [_masks(samples, one, pad) for one in (lambda s: s.visual, lambda s: s.instruction, lambda s: s.answer)]
+    return Batch(inputs, masks[0], masks[1], masks[2], tuple(sample.images for sample in samples))
 
 
 def stack(values: Sequence[Tensor]) -> Tensor:

@@ -14,6 +14,7 @@ from tasks.errors import ModelError
 from tasks.vlm.batch import Batch
 from tasks.vlm.capture import capturing
 from tasks.vlm.pruning import decoder
+from tasks.vlm.sharing import encode, visual_only
 
 
 @dataclass(frozen=True)
@@ -22,6 +23,7 @@ class Taps:
 
     rows: attention of instruction tokens to visual tokens at decoder layer 0.
     layers: decoder layers whose raw output (residual stream, before any norm or later injection) is kept.
+    visual: decoder layers of which it is kept too, but read at visual tokens only.
     attention: decoder layers whose attention output projection (before the residual addition) is kept.
     final: the last hidden state after the final norm; the forward then runs to its end.
     blind: a second forward, of the conversations without their images, to the same end.
@@ -29,6 +31,7 @@ class Taps:
 
     rows: bool = False
     layers: frozenset[int] = frozenset()
+    visual: frozenset[int] = frozenset()
     attention: frozenset[int] = frozenset()
     final: bool = False
     blind: bool = False
@@ -37,6 +40,7 @@ class Taps:
         return Taps(
             self.rows or other.rows,
             self.layers | other.layers,
+            self.visual | other.visual,
             self.attention | other.attention,
             self.final or other.final,
             self.blind or other.blind,
@@ -45,7 +49,12 @@ class Taps:
     @property
     def depth(self) -> int:
         """How many decoder layers have to run."""
-        return 1 + max([*self.layers, *self.attention, 0])
+        return 1 + max([*self.layers, *self.visual, *self.attention, 0])
+
+    @property
+    def lean(self) -> bool:
+        """Whether the deepest layer's output is read at visual tokens only, if at all."""
+        return not self.final and self.depth - 1 not in self.layers
 
 
 @dataclass
@@ -77,13 +86,15 @@ def run(model: Any, batch: Batch, taps: Taps) -> Record:
         for index in taps.attention:
             hook = layers[index].self_attn.register_forward_hook(_keep(record.projected, index))
             stack.callback(hook.remove)
-        for index in taps.layers:
+        for index in taps.layers | taps.visual:
             hook = layers[index].register_forward_hook(_keep(record.hidden, index))
             stack.callback(hook.remove)
+        if taps.lean:
+            stack.enter_context(visual_only(layers[taps.depth - 1], batch))
         if not taps.final:
             stack.callback(layers[taps.depth - 1].register_forward_hook(_stop).remove)
         with suppress(_ReachedError):
-            record.final = model.base_model(**batch.inputs, use_cache=False).last_hidden_state
+            record.final = model.base_model(**encode(model, batch), use_cache=False).last_hidden_state
             record.head = model.get_output_embeddings()
     if rows is not None:
         if len(rows.attention) != len(batch):

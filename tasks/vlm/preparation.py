@@ -61,7 +61,10 @@ class Preparer:
         """
         conversation = self.conversation(sample)
         prepared = self._prepare(conversation, images)
-        if isinstance(prepared, Problem) or not self._blind:
+        if isinstance(prepared, Problem):
+            return prepared
+        prepared = replace(prepared, images=tuple(image.sha256 for image in sample.images))
+        if not self._blind:
             return prepared
         words: list[tuple[str, Content]] = [(role, [one for one in content if one]) for role, content in conversation]
         blind = self._read(words, [])

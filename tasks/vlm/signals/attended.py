@@ -27,7 +27,7 @@ def statistics(settings: ExtractSettings) -> list[tuple[str, pa.DataType]]:
 
 def taps(settings: ExtractSettings) -> Taps:
     """Attention rows and output of the first layer."""
-    return Taps(rows=True, layers=frozenset({0}))
+    return Taps(rows=True, visual=frozenset({0}))
 
 
 def options(settings: ExtractSettings) -> dict[str, Any]:

@@ -27,7 +27,9 @@ def statistics(settings: ExtractSettings) -> list[tuple[str, pa.DataType]]:
 def taps(settings: ExtractSettings) -> Taps:
     """The chosen layers at the chosen tap; the forward stops after the deepest."""
     layers = frozenset(settings.pooled.layers)
-    return Taps(layers=layers) if settings.pooled.tap == "residual" else Taps(attention=layers)
+    if settings.pooled.tap == "attention":
+        return Taps(attention=layers)
+    return Taps(visual=layers) if settings.pooled.parts == ("visual",) else Taps(layers=layers)
 
 
 def options(settings: ExtractSettings) -> dict[str, Any]:
