@@ -5,8 +5,8 @@ Every block is checked for NaN and infinity on its way in: one such value would 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -45,17 +45,21 @@ class ShardMatrix:
         return int(self._starts[-1]), self._width
 
     def blocks(self) -> Iterator[Floats]:
-        """(b, d) blocks in row order; the next is read while one is in use. Raises FeatureError at NaN or infinity."""
-        starts = range(0, self.shape[0], self._block_rows)
+        """(b, d) blocks in row order. Raises FeatureError at NaN or infinity."""
+        n, step = self.shape[0], self._block_rows
+        return self.read_spans((start, min(start + step, n)) for start in range(0, n, step))
+
+    def read_spans(self, spans: Iterable[tuple[int, int]]) -> Iterator[Floats]:
+        """Rows start to stop of each span, the next read while one is in use. Raises FeatureError as `blocks` does."""
         with ThreadPoolExecutor(1, thread_name_prefix="features") as pool:
-            ahead = [pool.submit(self._read, start) for start in starts[:1]]
-            for following in [*starts[1:], None]:
-                if not ahead:
-                    return
-                block = ahead.pop().result()
-                if following is not None:
-                    ahead.append(pool.submit(self._read, following))
-                yield block
+            ahead: Future[Floats] | None = None
+            for span in spans:
+                following = pool.submit(self._read, *span)
+                if ahead is not None:
+                    yield ahead.result()
+                ahead = following
+            if ahead is not None:
+                yield ahead.result()
 
     def take(self, rows: NDArray[np.int64]) -> Floats:
         """The given rows, in the order asked for."""
@@ -66,8 +70,7 @@ class ShardMatrix:
             out[where] = self._files[number].take(rows[where] - self._starts[number])
         return out
 
-    def _read(self, start: int) -> Floats:
-        stop = min(start + self._block_rows, self.shape[0])
+    def _read(self, start: int, stop: int) -> Floats:
         block = np.empty((stop - start, self._width), dtype=np.float32)
         first = int(np.searchsorted(self._starts, start, side="right")) - 1
         for number in range(first, len(self._files)):
@@ -128,7 +131,7 @@ class FeatureTable:
         """(n,) sample digests."""
         return np.array(self.read(["digest"])["digest"].to_pylist(), dtype="U64")
 
-    def matrix(self, column: str = "feature") -> Matrix:
+    def matrix(self, column: str = "feature") -> ShardMatrix:
         """A matrix column, streamed. Raises FeatureError for an unknown one."""
         return ShardMatrix([piece for path in self._paths for piece in open_file(path, column)])
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import json
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,14 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from tasks.errors import FeatureError
-from tasks.features import FeatureTable
+from tasks.features import FeatureTable, ShardMatrix
 from tasks.layout import Layout
 from tasks.linalg.matrix import ColumnSlice, Matrix
+from tasks.linalg.moments import Moments
+from tasks.linalg.pieces import Keep, Nothing, measure_pieces
+from tasks.linalg.products import Products
 from tasks.methods.contract import Tables
+from tasks.moment_cache import MomentCache
 from tasks.params import PooledSettings
 
 
@@ -43,10 +48,13 @@ class PoolRows:
         return [[image["sha256"] for image in images] for images in wanted["images"].to_pylist()]
 
 
-def read_pool(layout: Layout, signals: Sequence[str] = (), pooled: PooledSettings | None = None) -> PoolRows:
+def read_pool(
+    layout: Layout, signals: Sequence[str] = (), pooled: PooledSettings | None = None, keep: bool = False
+) -> PoolRows:
     """The extracted rows with the matrices and columns of the given signals, opened but not read.
 
     pooled: how the `pooled` signal was laid out, which is what it takes to offer its halves by name.
+    keep: moments measured now are kept in the store, and those kept there are used; they come out the same.
     Without signals the rows are those of any signal: the same in all.
     Raises FeatureError when a signal is missing, or was extracted from other samples.
     """
@@ -54,10 +62,17 @@ def read_pool(layout: Layout, signals: Sequence[str] = (), pooled: PooledSetting
     first = next(iter(named.values()))
     matrices: dict[str, Matrix] = {}
     columns: dict[str, NDArray[np.float64]] = {}
+    moments: dict[str, Callable[[Products], Moments]] = {}
+    caches = _caches(layout) if keep else {}
     for name, table in named.items():
         if not np.array_equal(table.digests, first.digests):
             raise FeatureError(f"{table.folder}: not the rows of {first.folder}; extract again")
-        matrices |= dict(_matrices(name, table, pooled))
+        whole = {column: table.matrix(column) for column in table.matrices}
+        matrices |= dict(_matrices(name, whole, pooled))
+        for column, matrix in whole.items():
+            cache: Keep = MomentCache(caches[name] / column) if name in caches else Nothing()
+            shorter = partial(measure_pieces, matrix.read_spans, matrix.shape, table.digests, cache)
+            moments[_matrix_name(name, column)] = shorter
         if name in signals:
             columns |= {f"{name}.{column}": table.column(column) for column in table.statistics}
     samples = _read_samples(layout.samples, ["row", "digest", "source"], first.rows)
@@ -65,14 +80,27 @@ def read_pool(layout: Layout, signals: Sequence[str] = (), pooled: PooledSetting
         raise FeatureError(f"{first.folder}: extracted from other samples than {layout.samples}; extract again")
     sources = np.array([source or "" for source in samples["source"].to_pylist()], dtype=np.str_)
     ids = first.read(["id"])["id"].to_pylist()
-    return PoolRows(Tables(first.digests, sources, matrices, columns), first.rows, ids, layout.samples)
+    return PoolRows(Tables(first.digests, sources, matrices, columns, moments), first.rows, ids, layout.samples)
 
 
-def _matrices(name: str, table: FeatureTable, pooled: PooledSettings | None) -> Iterator[tuple[str, Matrix]]:
-    """ "attended", "clip.image", ...; of `pooled` also the visual and the language halves."""
-    for column in table.matrices:
-        matrix = table.matrix(column)
-        yield (name if column == "feature" else f"{name}.{column}"), matrix
+def _caches(layout: Layout) -> dict[str, Path]:
+    """Where the moments of each signal are kept; none for features whose fingerprints nobody recorded."""
+    record = layout.features / "extraction.json"
+    if not record.is_file():
+        return {}
+    signals = json.loads(record.read_text(encoding="utf-8"))["signals"]
+    return {name: layout.store / one["fingerprint"] / "moments" for name, one in signals.items()}
+
+
+def _matrix_name(signal: str, column: str) -> str:
+    """ "attended", "clip.image", ..."""
+    return signal if column == "feature" else f"{signal}.{column}"
+
+
+def _matrices(name: str, whole: dict[str, ShardMatrix], pooled: PooledSettings | None) -> Iterator[tuple[str, Matrix]]:
+    """The matrices of a signal; of `pooled` also the visual and the language halves."""
+    for column, matrix in whole.items():
+        yield _matrix_name(name, column), matrix
         if name == "pooled" and column == "feature" and pooled is not None:
             yield from _halves(matrix, pooled)
 

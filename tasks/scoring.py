@@ -5,12 +5,14 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from tasks.arithmetic import choose_products
 from tasks.arrays import read_arrays
 from tasks.atomic import write_json, write_text
 from tasks.errors import ParamsError
@@ -33,8 +35,9 @@ def score(settings: Settings, layout: Layout) -> None:
     """
     method = find_method(settings.score.method)
     options = method.parse(settings.methods.get(method.name, {}))
-    pool = read_pool(layout, method.signals(options), settings.extract.pooled)
-    columns, notes = run(method, pool.tables, options)
+    pool = read_pool(layout, method.signals(options), settings.extract.pooled, keep=True)
+    products = choose_products(settings.run, _multiplications(pool.tables))
+    columns, notes = run(method, replace(pool.tables, products=products), options)
     order = best_first(columns["score"], pool.tables.digests)
     write_scores(layout.scores, pool.rows, pool.ids, pool.tables.digests.tolist(), columns, order)
     write_text(layout.spectrum, _csv("component,singular_value,energy,cumulative", _spectrum(notes.spectrum)))
@@ -72,6 +75,11 @@ def run(method: Method, tables: Tables, options: Any) -> tuple[Columns, Notes]:
     if method.explain is not None:
         return method.explain(tables, options)
     return method.score(tables, options), Notes()
+
+
+def _multiplications(tables: Tables) -> int:
+    """Of the largest matrix's covariance: n d^2."""
+    return max((n * d * d for n, d in (matrix.shape for matrix in tables.matrices.values())), default=0)
 
 
 def _own_key(method: str, key: str) -> str:

@@ -1,30 +1,45 @@
 """Count, mean and scatter of a tall matrix: in one streamed pass, and additive over parts.
 
 Products of a block are formed in float32 around a shift (the mean of the first block) and accumulated in float64; what
-is left of the mean is taken out once at the end by a rank-1 update. The shift is what keeps precision: without it a
+is left of the mean is taken out once at the end by a low-rank update. The shift is what keeps precision: without it a
 large column mean eats the digits of the covariance. Where float64 products cost less than a second, or the source is
 float64, everything is float64.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from functools import reduce
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tasks.linalg.matrix import Block, Matrix, buffer_rows, rebatched
+from tasks.linalg.products import HOST, Products, add_triangle, mirror
 
 EXACT_PRODUCTS = 1 << 34
 """Multiplications n d^2 up to which float64 is used throughout."""
 
 
 @dataclass(frozen=True)
+class Sums:
+    """What is known of `count` rows about a shift: the sum of x - shift, and of its products.
+
+    shift, total: (d,) float64. gram: (d, d), of which the upper triangle counts. precision: unit roundoff of the
+    products. Sums about one shift add up (`gather`); about several they make `Moments` (`combine`).
+    """
+
+    count: int
+    shift: NDArray[np.float64]
+    total: NDArray[np.float64]
+    gram: NDArray[Any]
+    precision: float
+
+
+@dataclass(frozen=True)
 class Moments:
-    """What a covariance needs to know about `count` rows. Combining parts gives the moments of the whole.
+    """What a covariance needs to know about `count` rows.
 
     mean: (d,) float64. scatter: (d, d) float64, sum over rows of (x - mean)(x - mean)^T.
     precision: unit roundoff of the products it was formed from.
@@ -46,23 +61,26 @@ def product_dtype(shape: tuple[int, int], source: np.dtype[Any]) -> np.dtype[Any
     return np.dtype(np.float64 if source == np.float64 or n * d * d <= EXACT_PRODUCTS else np.float32)
 
 
-def measure(matrix: Matrix) -> Moments:
+def measure(matrix: Matrix, products: Products = HOST) -> Moments:
     """Moments of all rows, in one pass.
 
     Memory: one buffer of at most 128 MiB, a float32 and a float64 d x d. Cost: n d^2 (symmetric product).
     """
-    n, d = matrix.shape
-    total, gram = np.zeros(d), np.zeros((d, d))
-    shift: NDArray[Any] = np.zeros(d)
-    dtype: np.dtype[Any] = np.dtype(np.float64)
-    for start, block in rebatched(matrix, buffer_rows(n, d)):
-        if start == 0:
-            dtype = product_dtype(matrix.shape, block.dtype)
-            shift = block.mean(axis=0, dtype=np.float64).astype(dtype)
-        rows = shifted(block, shift)
-        total += np.ones(len(rows), dtype=dtype) @ rows
-        gram += rows.T @ rows
-    return _central(n, shift.astype(np.float64), total, gram, float(np.finfo(dtype).eps))
+    return combine([gather(_block_sums(matrix, products), matrix.shape[1])])
+
+
+def sum_rows(rows: Block, shift: NDArray[Any], products: Products = HOST) -> Sums:
+    """Sums of one block about `shift`, whose dtype is that of the products. `rows` may be overwritten."""
+    moved = shifted(rows, shift)
+    total = np.ones(len(moved), dtype=moved.dtype) @ moved
+    precision = float(np.finfo(moved.dtype).eps)
+    return Sums(len(moved), shift.astype(np.float64), total.astype(np.float64), products.gram(moved), precision)
+
+
+def shift_of(rows: Block, dtype: np.dtype[Any]) -> NDArray[Any]:
+    """The mean of a block, as the number of type `dtype` that rows can be moved by."""
+    mean: NDArray[Any] = rows.mean(axis=0, dtype=np.float64)
+    return mean.astype(dtype)
 
 
 def shifted(block: Block, shift: NDArray[Any]) -> Block:
@@ -72,31 +90,54 @@ def shifted(block: Block, shift: NDArray[Any]) -> Block:
     return rows
 
 
-def combine(parts: Iterable[Moments]) -> Moments:
-    """Moments of the rows of all parts together (Chan, Golub & LeVeque 1983). Raises ValueError without parts."""
-    held = list(parts)
-    if not held:
+def gather(parts: Iterable[Sums], d: int) -> Sums:
+    """Sums about one shift added up in float64, in the order given; zeros of width d when there is none."""
+    count, shift, total, gram, precision = 0, np.zeros(d), np.zeros(d), np.zeros((d, d)), 0.0
+    for part in parts:
+        count, shift, precision = count + part.count, part.shift, max(precision, part.precision)
+        total += part.total
+        add_triangle(gram, part.gram)
+    return Sums(count, shift, total, gram, precision)
+
+
+def combine(parts: Iterable[Sums]) -> Moments:
+    """Moments of the rows of all parts together, each about its own shift. Raises ValueError without parts.
+
+    scatter = sum of grams - sum of t t^T / n + sum of n (m - mean)(m - mean)^T over the parts' own means m
+    (Chan, Golub & LeVeque 1983): one product of low rank, however many parts. At most one part is held at a time.
+    """
+    scatter: NDArray[np.float64] | None = None
+    counts, totals, means, precision = [], [], [], 0.0
+    for part in parts:
+        if scatter is None:
+            scatter = np.zeros(part.gram.shape)
+        add_triangle(scatter, part.gram)
+        counts.append(part.count)
+        totals.append(part.total)
+        means.append(part.shift + part.total / max(part.count, 1))
+        precision = max(precision, part.precision)
+    if scatter is None:
         raise ValueError("no moments to combine")
-    return reduce(_merge, held)
+    mean = _correct(scatter, np.array(counts), np.array(totals), np.array(means))
+    mirror(scatter)
+    return Moments(sum(counts), mean, scatter, precision)
 
 
-def _merge(one: Moments, other: Moments) -> Moments:
-    count = one.count + other.count
-    if count == 0:
-        return one
-    delta = other.mean - one.mean
-    between = one.count * other.count / count
-    return Moments(
-        count,
-        one.mean + delta * (other.count / count),
-        one.scatter + other.scatter + between * np.outer(delta, delta),
-        max(one.precision, other.precision),
-    )
+def _correct(
+    scatter: NDArray[np.float64], counts: NDArray[np.int64], totals: NDArray[np.float64], means: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Move every part of the scatter to the common mean, in place; returns that mean."""
+    mean: NDArray[np.float64] = counts @ means / max(int(counts.sum()), 1)
+    scatter -= (totals / np.maximum(counts, 1)[:, None]).T @ totals
+    if len(counts) > 1:
+        apart = means - mean
+        scatter += (apart * counts[:, None]).T @ apart
+    return mean
 
 
-def _central(
-    n: int, shift: NDArray[np.float64], total: NDArray[np.float64], gram: NDArray[np.float64], precision: float
-) -> Moments:
-    left = total / max(n, 1)
-    gram -= np.outer(left, total)
-    return Moments(n, shift + left, gram, precision)
+def _block_sums(matrix: Matrix, products: Products) -> Iterator[Sums]:
+    shift: NDArray[Any] | None = None
+    for _, block in rebatched(matrix, buffer_rows(*matrix.shape)):
+        if shift is None:
+            shift = shift_of(block, product_dtype(matrix.shape, block.dtype))
+        yield sum_rows(block, shift, products)

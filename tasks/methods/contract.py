@@ -18,6 +18,8 @@ from pydantic import TypeAdapter, ValidationError
 from tasks.errors import FeatureError, ParamsError
 from tasks.linalg.finite import FiniteMatrix
 from tasks.linalg.matrix import Matrix
+from tasks.linalg.moments import Moments, measure
+from tasks.linalg.products import HOST, Products
 
 Columns = dict[str, NDArray[Any]]
 """Per-row arrays of length n. "score" (float64, higher is better) is always there; others are the method's own: plain
@@ -44,12 +46,16 @@ class Tables:
     matrices: named Matrix objects, each n rows: "attended", "pooled", "clip.image", "clip.text", "gradients"; and
         reference sets with their own number of rows, such as "gradients.anchor".
     columns: named (n,) float64 arrays: "answers.nll", "answers.el2n", "clip.similarity", ...
+    moments: shorter ways to the moments of a matrix than reading all of it, by its name.
+    products: what multiplies large blocks.
     """
 
     digests: NDArray[np.str_]
     sources: NDArray[np.str_]
     matrices: Mapping[str, Matrix] = field(default_factory=dict)
     columns: Mapping[str, NDArray[np.float64]] = field(default_factory=dict)
+    moments: Mapping[str, Callable[[Products], Moments]] = field(default_factory=dict)
+    products: Products = HOST
 
     def __len__(self) -> int:
         return len(self.digests)
@@ -63,6 +69,11 @@ class Tables:
             raise FeatureError(f"no features `{name}`: add `{signal_of(name)}` to extract.signals, or pass a file")
         matrix = self.matrices[name]
         return FiniteMatrix(matrix, name, self.digests if matrix.shape[0] == len(self) else None)
+
+    def measure(self, name: str) -> Moments:
+        """Moments of the named matrix, from what was kept of earlier runs where there is such a thing."""
+        shorter = self.moments.get(name)
+        return shorter(self.products) if shorter else measure(self.matrix(name), self.products)
 
     def column(self, name: str) -> NDArray[np.float64]:
         """The named column. Raises FeatureError saying which signal is missing."""

@@ -70,13 +70,12 @@ def score(tables: Tables, options: Options) -> Columns:
 
 def explain(tables: Tables, options: Options) -> tuple[Columns, Notes]:
     """The scores, with k, the energy held and the singular values."""
-    matrix, centred = prepared(tables.matrix(options.features), options.resolved())
-    spectrum = decompose(matrix, centred)
+    matrix, spectrum = decompose(tables, options.resolved())
     rank = choose_rank(spectrum, options)
-    columns: Columns = {"score": settle(leverage(matrix, spectrum, rank, options.ridge))}
+    columns: Columns = {"score": settle(leverage(matrix, spectrum, rank, options.ridge, tables.products))}
     if options.sampling == "residual":
         # A column of zeros where there is no direction: files cannot hold a matrix without columns.
-        columns["coordinates"] = coordinates(matrix, spectrum, max(rank, 1), options.ridge)
+        columns["coordinates"] = coordinates(matrix, spectrum, max(rank, 1), options.ridge, tables.products)
     total = float(spectrum.values.sum())
     facts = {
         "d": matrix.shape[1],
@@ -101,22 +100,24 @@ def select(
     return take_best(columns, tables, budget, rng, options)
 
 
-def prepared(matrix: Matrix, options: Options) -> tuple[Matrix, bool]:
-    """The matrix to decompose, and whether it still has to be centred.
+def decompose(tables: Tables, options: Options) -> tuple[Matrix, Spectrum]:
+    """The rows as they are scored, and their directions, by whichever of the d x d and n x n products is smaller.
 
     Scaling comes after centring and is not followed by a second centring, as in the authors' code.
     """
+    matrix = tables.matrix(options.features)
+    n, d = matrix.shape
     if not (options.standardise or options.row_normalise):
-        return matrix, True
+        return matrix, from_rows(matrix) if n < d else from_moments(tables.measure(options.features))
+    scaled = rescaled(matrix, options)
+    return scaled, from_rows(scaled, False) if n < d else from_moments(measure(scaled, tables.products), False)
+
+
+def rescaled(matrix: Matrix, options: Options) -> Matrix:
+    """Rows less the mean, divided by the spread of columns and brought to unit length, as far as asked for."""
     mean = column_mean(matrix)
     scale = column_spread(matrix, mean) if options.standardise else None
-    return Rescaled(matrix, mean, scale, unit=bool(options.row_normalise)), False
-
-
-def decompose(matrix: Matrix, centred: bool) -> Spectrum:
-    """Principal directions, by whichever of the d x d and n x n products is smaller."""
-    n, d = matrix.shape
-    return from_rows(matrix, centred) if n < d else from_moments(measure(matrix), centred)
+    return Rescaled(matrix, mean, scale, unit=bool(options.row_normalise))
 
 
 def choose_rank(spectrum: Spectrum, options: Options) -> int:

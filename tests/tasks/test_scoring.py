@@ -13,6 +13,7 @@ from tasks.methods import METHODS
 from tasks.pool import read_pool
 from tasks.sample import ImageRef, Sample, Turn, digest_sample
 from tasks.scoring import score, score_array
+from tasks.store import collect
 from tasks.tables import features_schema, write_samples
 
 ROWS, WIDTH = 41, 8
@@ -239,3 +240,23 @@ def test_nan_is_named(layout: Layout, tmp_path: Path) -> None:
     np.save(tmp_path / "x.npy", features)
     with pytest.raises(FeatureError, match=r"row 6"):
         score_array(tmp_path / "x.npy", "scalselect", {}, tmp_path / "s.parquet")
+
+
+def test_kept_moments_are_used_and_change_no_byte(layout: Layout, caplog: pytest.LogCaptureFixture) -> None:
+    record = {"signals": {"attended": {"fingerprint": "f" * 64}}}
+    (layout.features / "extraction.json").write_text(json.dumps(record))
+    score(settings(), layout)
+    kept = sorted((layout.store / ("f" * 64) / "moments" / "feature").glob("*.npz"))
+    assert len(kept) == 1
+    first = read_bytes(layout)
+    stamp = kept[0].stat().st_mtime_ns
+    score(settings(), layout)
+    assert read_bytes(layout) == first
+    assert kept[0].stat().st_mtime_ns == stamp
+    kept[0].write_bytes(kept[0].read_bytes()[:-40])
+    score(settings(), layout)
+    assert read_bytes(layout) == first
+    assert "measured again" in caplog.text
+    assert collect(layout.store, []) > 0
+    score(settings(), layout)
+    assert read_bytes(layout) == first
