@@ -7,7 +7,7 @@ selector ever sees; the report reads it afterwards to say what each selector kep
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -185,11 +185,16 @@ def draw_captions(rows: int, seed: int) -> list[Question]:
     ]
 
 
-def write_questions(questions: list[Question], root: Path) -> None:
+def origin(question: Question) -> str:
+    """Where the row would say it comes from."""
+    return SOURCES.get(question.view.skill, "shapes")
+
+
+def write_questions(questions: list[Question], root: Path, source: Callable[[Question], str] = origin) -> None:
     """Write `root`/data.json (LLaVA style), `root`/images/ and `root`/truth.jsonl (ground truth, by row)."""
     rows, truths = [], []
     for place, one in enumerate(questions):
-        name = f"{SOURCES.get(one.view.skill, 'shapes')}/{place:05d}.png"
+        name = f"{source(one)}/{place:05d}.png"
         prompt = one.text if one.text_only else f"<image>\n{one.text}"
         row: dict[str, object] = {"id": f"{place:05d}"}
         if not one.text_only:

@@ -79,32 +79,32 @@ def _overlaps(task: Task, rows: dict[str, int], images: dict[str, int]) -> Itera
                 break
 
 
+def read_clean(settings: DatasetSettings, label: str) -> Iterator[tuple[Row, Sample]]:
+    """Every row with its sample. Raises DatasetError, beginning with `label`, at a row that has a problem.
+
+    Such a row is refused, not skipped: scores must mean the same rows for everyone.
+    """
+    for row in open_dataset(settings):
+        problem, images = check_row(row), []
+        for ref in row.images if problem is None else ():
+            data = fetch(ref)
+            if isinstance(data, Problem):
+                problem = data
+                break
+            images.append(replace(ref, sha256=digest_bytes(data)))
+        if problem:
+            raise DatasetError(f"{label}: row {row.row} (id {row.id}): {problem.reason}: {problem.detail}")
+        digest = digest_sample(row.turns, [image.sha256 for image in images])
+        yield row, Sample(row.row, row.id, row.source, row.turns, tuple(images), digest)
+
+
 def _read_task(name: str, settings: TaskSettings) -> Task:
-    dataset = open_dataset(DatasetSettings(path=settings.path, image_root=settings.image_root))
-    samples, references = [], []
-    for row in dataset:
-        sample = _see(name, row)
-        samples.append(sample)
-        references.append(_references(row, sample))
-    if not samples:
+    dataset = DatasetSettings(path=settings.path, image_root=settings.image_root)
+    pairs = list(read_clean(dataset, f"evaluate.tasks.{name}"))
+    if not pairs:
         raise DatasetError(f"evaluate.tasks.{name}: {settings.path} holds no rows")
-    return Task(name, settings.metric, tuple(samples), tuple(references))
-
-
-def _see(task: str, row: Row) -> Sample:
-    """The row as a sample; a held-out row with a problem is refused, not skipped: scores must mean the same rows."""
-    problem = check_row(row)
-    images = []
-    for ref in row.images if problem is None else ():
-        data = fetch(ref)
-        if isinstance(data, Problem):
-            problem = data
-            break
-        images.append(replace(ref, sha256=digest_bytes(data)))
-    if problem:
-        raise DatasetError(f"evaluate.tasks.{task}: row {row.row} (id {row.id}): {problem.reason}: {problem.detail}")
-    digest = digest_sample(row.turns, [image.sha256 for image in images])
-    return Sample(row.row, row.id, row.source, row.turns, tuple(images), digest)
+    references = tuple(_references(row, sample) for row, sample in pairs)
+    return Task(name, settings.metric, tuple(sample for _, sample in pairs), references)
 
 
 def _references(row: Row, sample: Sample) -> tuple[str, ...]:

@@ -74,7 +74,7 @@ def relative(scores: Mapping[str, float], full: Mapping[str, float]) -> float:
 
 
 def counted(full: Mapping[str, float]) -> list[str]:
-    """Tasks that count in Rel.: a share of a full-data score of 0 means nothing. Raises InputError when none is left."""
+    """Tasks that count in Rel.: a share of a full-data score of 0 means nothing. Raises InputError when none does."""
     found = [task for task, score in full.items() if score > 0]
     if not found:
         raise InputError(

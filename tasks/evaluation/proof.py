@@ -1,0 +1,103 @@
+"""The embedded proof: a small VLM that has learnt to see, a question pool of known structure, held-out questions.
+
+Nothing is fetched. The model is first trained on captions of pictures that are in neither pool nor held-out tasks, so
+that its features mean something before it is asked to select. No number here was chosen by looking at the held-out
+questions: learning rate and epochs come from questions of another seed.
+"""
+
+from __future__ import annotations
+
+import logging
+import shutil
+from pathlib import Path
+from typing import Any
+
+from tasks.atomic import write_text
+from tasks.demo.model import Shape, save_model
+from tasks.demo.skills import SKILLS, Question, draw_captions, draw_pool, draw_questions, texts, write_questions
+from tasks.evaluation.held_out import read_clean
+from tasks.evaluation.material import Memory
+from tasks.evaluation.training import fine_tune
+from tasks.params import DatasetSettings, ModelSettings, Settings, TuneSettings, parse
+
+log = logging.getLogger(__name__)
+
+SHAPE = Shape(width=128, layers=4, vision_layers=4, image_edge=48, patch=8)
+ROWS = 4000
+CAPTIONS = 6000
+STEPS = 1000
+PER_GROUP = 12
+POOL_SEED, HELD_OUT_SEED, CAPTION_SEED, MODEL_SEED = 3, 9, 5, 0
+
+SEEING = TuneSettings(batch_size=64, learning_rate=2e-3, weight_decay=0.01, warmup=0.05, save_steps=250)
+"""How captions are learnt."""
+
+EVALUATE: dict[str, Any] = {
+    "methods": ["scalselect", "scalselect-apart", "prism", "stratified", "random"],
+    "variants": {
+        "scalselect-apart": {
+            "method": "scalselect",
+            "options": {"sampling": "residual"},
+            "select": {"near_duplicates": 0.98},
+        }
+    },
+    "budgets": [0.1, 0.3],
+    "seeds": 3,
+    "full_seeds": 2,
+    "tune": {"epochs": 3.0, "batch_size": 8, "learning_rate": 1e-3, "weight_decay": 0.01, "save_steps": 500},
+    "new_tokens": 6,
+    "batch_size": 84,
+    "keep_models": False,
+}
+
+
+def settings_of(root: Path) -> Settings:
+    """The settings of the proof whose inputs lie in `root`."""
+    tasks = {
+        skill: {
+            "path": str(root / "held_out" / skill / "data.json"),
+            "image_root": str(root / "held_out" / skill / "images"),
+            "metric": "exact_match",
+        }
+        for skill in SKILLS
+    }
+    return parse(
+        {
+            "dataset": {"path": str(root / "pool/data.json"), "image_root": str(root / "pool/images")},
+            "model": {"path": str(root / "model"), "dtype": "float32"},
+            "evaluate": {**EVALUATE, "tasks": tasks},
+        }
+    )
+
+
+def build(root: Path) -> None:
+    """Make `root`/pool, `root`/held_out/<skill> and `root`/model unless they are there. An unfinished build goes on."""
+    marker, label = root / "complete.txt", f"{SHAPE} rows {ROWS} captions {CAPTIONS} steps {STEPS} {SEEING}\n"
+    if marker.exists() and marker.read_text(encoding="utf-8") == label:
+        return
+    pool, asked = draw_pool(ROWS, POOL_SEED), draw_questions(PER_GROUP, HELD_OUT_SEED)
+    captions = draw_captions(CAPTIONS, CAPTION_SEED)
+    log.info("proof: writing %d rows, %d held-out questions, %d captions", len(pool), len(asked), len(captions))
+    write_questions(pool, root / "pool")
+    for skill in SKILLS:
+        of_skill = [one for one in asked if one.view.skill == skill]
+        write_questions(of_skill, root / "held_out" / skill, source=_background)
+    write_questions(captions, root / "captions")
+    save_model(root / "start", [*texts(captions), *texts(pool)], MODEL_SEED, SHAPE, sharpen=False)
+    learn_to_see(root)
+    write_text(marker, label)
+
+
+def learn_to_see(root: Path) -> None:
+    """Train `root`/start on the captions, into `root`/model."""
+    captions = DatasetSettings(path=str(root / "captions/data.json"), image_root=str(root / "captions/images"))
+    samples = [sample for _, sample in read_clean(captions, "captions")]
+    log.info("proof: teaching the model to see, %d updates of %d captions", STEPS, SEEING.batch_size)
+    settings = ModelSettings(path=str(root / "start"), dtype="float32")
+    fine_tune(settings, samples, SEEING, MODEL_SEED, STEPS, root / "seeing", Memory())
+    shutil.rmtree(root / "model", ignore_errors=True)
+    shutil.copytree(root / "seeing" / "model", root / "model")
+
+
+def _background(question: Question) -> str:
+    return question.view.background
