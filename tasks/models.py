@@ -53,20 +53,22 @@ class Vlm:
 
     def groups(self, settings: Settings) -> list[Signals]:
         """The signals asked for, those that share a model together."""
-        from tasks.vlm import extractor
+        from tasks.vlm import clip, extractor
 
-        return extractor.groups(settings)
+        return [*extractor.groups(settings), *clip.groups(settings)]
 
     def describe(self, settings: Settings, signals: Signals) -> Description:
         """Fingerprints and columns of a group, without loading weights."""
-        from tasks.vlm import extractor
+        from tasks.vlm import clip, extractor
 
-        return extractor.describe(settings, signals)
+        return clip.describe(settings) if signals == (clip.NAME,) else extractor.describe(settings, signals)
 
     def load(self, settings: Settings, signals: Signals, device: str) -> Extractor:
         """The model on a device."""
-        from tasks.vlm import extractor
+        from tasks.vlm import clip, extractor
 
+        if signals == (clip.NAME,):
+            return clip.Extractor(settings, device)
         return extractor.Extractor(settings, signals, device)
 
 

@@ -3,24 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import reduce
 from operator import or_
 from typing import Any
 
 import numpy as np
 import PIL.Image
-import pyarrow as pa
 import torch
-import transformers
 
-from tasks.errors import ModelError, ParamsError
+from tasks.errors import ModelError
 from tasks.params import ExtractSettings, ModelSettings, Settings
 from tasks.problem import Problem
 from tasks.sample import IMAGE_PLACEHOLDER, ImageRef, Sample, Turn, digest_json
 from tasks.vlm.batch import Batch, Prepared, collate
-from tasks.vlm.checkpoint import digest_file, digest_tensors, open_checkpoint, small_files
+from tasks.vlm.checkpoint import digest_tensors, open_checkpoint
 from tasks.vlm.counting import counter
+from tasks.vlm.description import Description, digest_processor, record_model
 from tasks.vlm.forward import Taps, run
 from tasks.vlm.loading import Plan, load, plan
 from tasks.vlm.preparation import Preparer
@@ -30,24 +29,6 @@ from tasks.vlm.signals import SIGNALS
 
 # Raise when the same files and settings would give other features than before: rows in a store are then not reused.
 RULES = 1
-
-# Small files that say nothing about how a sample is read into tokens and pixels.
-NOT_PROCESSOR = ("config.json", "generation_config.json")
-
-
-@dataclass(frozen=True)
-class Description:
-    """What a group of signals depends on and yields, known without loading weights.
-
-    fingerprints: signal -> digest of everything that decides its features.
-    record: what the manifest says about the model.
-    matrices: signal -> {column: width}; statistics: signal -> [(column, Arrow type)].
-    """
-
-    fingerprints: dict[str, str]
-    record: dict[str, Any]
-    matrices: dict[str, dict[str, int]]
-    statistics: dict[str, list[tuple[str, pa.DataType]]]
 
 
 class Extractor:
@@ -101,15 +82,11 @@ class Extractor:
 
 
 def groups(settings: Settings) -> list[tuple[str, ...]]:
-    """The signals asked for, those that share a model and precision together, in order of first mention.
-
-    Raises ParamsError for a signal that is not known here.
-    """
+    """The signals asked for that are read here, those that share a model and precision together, as first mentioned."""
     found: dict[str, list[str]] = {}
     for name in dict.fromkeys(settings.extract.signals):
-        if name not in SIGNALS:
-            raise ParamsError(f"extract.signals: `{name}` cannot be extracted; known: {', '.join(SIGNALS)}")
-        found.setdefault(model_of(settings, name).model_dump_json(), []).append(name)
+        if name in SIGNALS:
+            found.setdefault(model_of(settings, name).model_dump_json(), []).append(name)
     return [tuple(names) for names in found.values()]
 
 
@@ -175,27 +152,12 @@ def _fingerprint(settings: Settings, signal: str, planned: Plan, processor: Proc
 
 
 def _record(planned: Plan, model: ModelSettings, processor: Processor) -> dict[str, Any]:
-    checkpoint = planned.checkpoint
-    shards = sorted({checkpoint.weights[name] for name in planned.tensors})
-    paths = [*small_files(checkpoint.folder), *map(checkpoint.shard, shards)]
-    files = {path.name: digest_file(path) for path in paths}
+    record = record_model(planned, model, processor.inner)
     template = processor.inner.chat_template or processor.tokenizer.chat_template
     return {
-        "model": checkpoint.source,
-        "revision": model.revision,
-        "commit": checkpoint.commit,
-        "family": planned.family,
-        "files": files,
-        "tensors": digest_tensors(checkpoint, planned.tensors),
-        "tensor_count": len(planned.tensors),
-        "processor": digest_json(
-            {name: one for name, one in files.items() if name not in NOT_PROCESSOR and name not in shards}
-        ),
+        **record,
+        "processor": digest_processor(planned, record["files"]),
         "chat_template": digest_json(template),
-        "image_backend": processor.backend,
-        "dtype": str(planned.dtype).removeprefix("torch."),
         "max_length": model.max_length,
         "over_length": model.over_length,
-        "transformers": transformers.__version__,
-        "torch": torch.__version__,
     }

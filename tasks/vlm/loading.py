@@ -42,7 +42,7 @@ def plan(settings: ModelSettings, need: Need) -> Plan:
     tensors = tuple(needed_tensors(cls, config, sorted(checkpoint.weights)))
     if not tensors:
         raise ModelError(f"{settings.path}: its weights do not belong to a `{config.model_type}` model")
-    return Plan(checkpoint, whole.model_type, config, cls, tensors, _dtype(settings, whole, checkpoint, tensors))
+    return Plan(checkpoint, whole.model_type, config, cls, tensors, choose_dtype(settings, whole, checkpoint, tensors))
 
 
 def load(planned: Plan, device: str) -> Any:
@@ -86,7 +86,8 @@ def _stored(planned: Plan, files: ExitStack) -> dict[str, Any]:
     return slices
 
 
-def _dtype(settings: ModelSettings, config: Any, checkpoint: Checkpoint, tensors: tuple[str, ...]) -> torch.dtype:
+def choose_dtype(settings: ModelSettings, config: Any, checkpoint: Checkpoint, tensors: tuple[str, ...]) -> torch.dtype:
+    """The precision asked for; `auto`: that of the configuration, else of the stored tensors, else float32."""
     named: Any = settings.dtype
     if named == "auto":
         named = getattr(config, "dtype", None) or getattr(config.get_text_config(), "dtype", None)

@@ -42,7 +42,7 @@ class Processor:
     def __init__(self, folder: Path, model: ModelSettings, extract: ExtractSettings) -> None:
         config = read_config(folder, model)
         family = family_of(config)
-        self.inner = _load(folder, model)
+        self.inner = load_processor(folder, model)
         self.tokenizer = self.inner.tokenizer
         if not self.tokenizer.is_fast:
             raise ModelError(f"{model.path}: its tokenizer has no fast version, so token offsets are not known")
@@ -56,8 +56,7 @@ class Processor:
     @property
     def backend(self) -> str:
         """Which image library resizes: pixel values differ between them, so it is part of a feature's identity."""
-        images = self.inner.image_processor
-        return f"{type(images).__name__}/{getattr(images, 'backend', 'unknown')}"
+        return describe_backend(self.inner)
 
     @property
     def image_size(self) -> dict[str, int]:
@@ -109,7 +108,14 @@ class Processor:
         return bool(usual and (self.official or not written))
 
 
-def _load(folder: Path, model: ModelSettings) -> Any:
+def describe_backend(processor: Any) -> str:
+    """Class and library of a processor's images: "CLIPImageProcessor/torchvision"."""
+    images = processor.image_processor
+    return f"{type(images).__name__}/{getattr(images, 'backend', 'unknown')}"
+
+
+def load_processor(folder: Path, model: ModelSettings) -> Any:
+    """A checkpoint's processor for images and text. Raises ModelError when it has none."""
     verbosity = transformers_logging.get_verbosity()
     transformers_logging.set_verbosity_error()
     try:

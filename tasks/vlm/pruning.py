@@ -53,7 +53,7 @@ def prune(config: Any, need: Need) -> Any:
 def pruned_class(config: Any, need: Need, trust_remote_code: bool = False) -> type[Any]:
     """The model class for a pruned configuration: without head (the base model), and without final norm."""
     auto = AutoModelForImageTextToText if need.head else AutoModel
-    base = _class_of(auto, config, trust_remote_code)
+    base = class_of(auto, config, trust_remote_code)
     if need.head:
         return base
 
@@ -117,7 +117,8 @@ def _cut_tower(config: Any) -> None:
         vision.num_hidden_layers = max(*layers, 1)
 
 
-def _class_of(auto: Any, config: Any, trust_remote_code: bool) -> type[Any]:
+def class_of(auto: Any, config: Any, trust_remote_code: bool) -> type[Any]:
+    """The class that an Auto class would make for `config`. Raises ModelError when there is none."""
     remote = getattr(config, "auto_map", None) or {}
     if trust_remote_code and auto.__name__ in remote:
         with torch.device("meta"):
@@ -127,7 +128,7 @@ def _class_of(auto: Any, config: Any, trust_remote_code: bool) -> type[Any]:
         found: Any = auto._model_mapping[type(config)]
     except KeyError:
         raise ModelError(
-            f"model family `{config.model_type}` is not supported: transformers has no image-text-to-text model for it"
+            f"model family `{config.model_type}` is not supported: transformers' {auto.__name__} does not know it"
         ) from None
     known: type[Any] = found[0] if isinstance(found, (list, tuple)) else found
     return known

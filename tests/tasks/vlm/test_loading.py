@@ -11,7 +11,7 @@ import torch
 import transformers as hf
 from safetensors.torch import load_file, save_file
 
-from tasks.errors import ModelError, ParamsError
+from tasks.errors import ModelError
 from tasks.params import ModelSettings, parse
 from tasks.vlm.checkpoint import digest_file, open_checkpoint
 from tasks.vlm.extractor import Extractor, describe, groups, token_counter
@@ -248,9 +248,8 @@ def test_a_text_model_is_refused(folder):
 
 def test_groups_share_a_model():
     assert groups(settings("x")) == [("attended",)]
-    unknown = parse({"dataset": {"path": "x"}, "model": {"path": "x"}, "extract": {"signals": ["gradients"]}})
-    with pytest.raises(ParamsError, match="gradients"):
-        groups(unknown)
+    mixed = {"dataset": {"path": "x"}, "model": {"path": "x"}, "extract": {"signals": ["clip", "pooled", "attended"]}}
+    assert groups(parse(mixed)) == [("pooled", "attended")]
 
 
 def test_the_image_size_decides_what_is_paid_for(tmp_path):
