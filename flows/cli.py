@@ -12,6 +12,7 @@ from typing import Annotated
 
 import typer
 
+from flows import compare_command, evaluate_command
 from tasks.__main__ import log_progress
 from tasks.errors import ScalSelectError
 
@@ -223,6 +224,10 @@ def doctor(fix: Annotated[bool, typer.Option("--fix", help="mend what needs no d
         print(f"{one.level:<9}{one.what}" + (f"\n{'':<9}fix: {one.fix}" if one.fix else ""))
     if any(one.level == "problem" for one in findings):
         raise typer.Exit(2)
+
+
+compare_command.register(app)
+evaluate_command.register(app)
 
 
 def main() -> None:

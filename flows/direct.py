@@ -33,15 +33,16 @@ def settings_of(named: Mapping[str, Any], assigned: Mapping[str, Any]) -> Settin
     settings = parse({}, overrides, where="command line")
     if "extract.signals" in overrides:
         return settings
-    return parse({}, {**overrides, "extract.signals": list(signals_of(settings))}, where="command line")
+    signals = list(signals_of(settings, settings.score.method))
+    return parse({}, {**overrides, "extract.signals": signals}, where="command line")
 
 
-def signals_of(settings: Settings) -> tuple[str, ...]:
-    """The signals that the method needs under its options."""
+def signals_of(settings: Settings, name: str) -> tuple[str, ...]:
+    """The signals that the method of that name needs under its options. Raises ParamsError."""
     from tasks.scoring import find_method
 
-    method = find_method(settings.score.method)
-    return method.signals(method.parse(settings.methods.get(method.name, {})))
+    method = find_method(name)
+    return method.signals(method.parse(settings.methods.get(name, {})))
 
 
 def describe_signals(method: Method) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import logging
 from collections.abc import Mapping, Sequence
@@ -18,14 +19,11 @@ from tasks.comparison.mix import sort_rows
 from tasks.comparison.record import describe_budget, describe_curve, describe_space
 from tasks.comparison.trials import attempt, choose_methods, is_extracted
 from tasks.composition import budget_count
-from tasks.errors import FeatureError
+from tasks.errors import FeatureError, InputError
 from tasks.layout import Layout
-from tasks.manifest import describe_code, digest_file
-from tasks.methods import METHODS
 from tasks.methods.contract import signal_of
 from tasks.params import Settings
 from tasks.pool import PoolRows, read_pool
-from tasks.sample import digest_json
 
 log = logging.getLogger(__name__)
 
@@ -37,21 +35,21 @@ MATRICES = ("attended", "pooled", "clip.image", "gradients")
 Json = dict[str, Any]
 
 
-def compare(settings: Settings, layout: Layout, out: Path) -> bool:
-    """Write the comparison that `settings.compare` asks for into the folder `out`; False where it is there already.
+def compare(settings: Settings, layout: Layout, out: Path) -> None:
+    """Write the comparison that `settings.compare` asks for into the folder `out`.
 
     Same features and settings, same bytes, but for costs.csv and the page, which hold seconds and bytes measured.
     Raises FeatureError for signals that were not extracted, ParamsError and BudgetError for what cannot be done.
     """
     methods = choose_methods(settings, layout)
     features = _features(settings, layout)
-    inputs = _describe_inputs(settings, layout, methods, features)
-    if is_current(out, inputs):
-        return False
     pool = read_pool(layout, (signal_of(features),), settings.extract.pooled)
     record, costs = _compare(settings, layout, pool, methods, features)
-    _write(out, {**record, "inputs": inputs}, costs)
-    return True
+    write_text(out / COSTS, tables.as_csv(costs))
+    for name, lines in tables.tabulate(record).items():
+        write_text(out / name, tables.as_csv(lines))
+    write_text(out / PAGE, page.render(record, costs))
+    write_json(out / RECORD, record)
 
 
 def _compare(
@@ -78,22 +76,18 @@ def _compare(
     return record, tables.list_costs(trials)
 
 
-def is_current(out: Path, inputs: Mapping[str, Any]) -> bool:
-    """Whether `out` holds a whole comparison of these inputs."""
-    path = out / RECORD
-    files = [out / name for name in (COSTS, PAGE, *tables.FILES)]
-    if not path.exists() or not all(one.exists() for one in files):
-        return False
-    return bool(json.loads(path.read_text(encoding="utf-8")).get("inputs") == inputs)
+def read_comparison(out: Path) -> tuple[Json, dict[str, dict[str, float]]]:
+    """The record, and method -> its costs, of a folder that `compare` wrote. Raises InputError where there is none."""
+    try:
+        record: Json = json.loads((out / RECORD).read_text(encoding="utf-8"))
+        with (out / COSTS).open(encoding="utf-8", newline="") as lines:
+            return record, {line.pop("method"): _numbers(line) for line in csv.DictReader(lines)}
+    except FileNotFoundError as error:
+        raise InputError(f"{error.filename}: no such file; run `scalselect compare` first") from None
 
 
-def _write(out: Path, record: Json, costs: list[Json]) -> None:
-    # The record goes last: it says that the rest is there.
-    write_text(out / COSTS, tables.as_csv(costs))
-    for name, lines in tables.tabulate(record).items():
-        write_text(out / name, tables.as_csv(lines))
-    write_text(out / PAGE, page.render(record, costs))
-    write_json(out / RECORD, record)
+def _numbers(line: Mapping[str, str]) -> dict[str, float]:
+    return {name: float(value) for name, value in line.items()}
 
 
 def _features(settings: Settings, layout: Layout) -> str:
@@ -104,20 +98,6 @@ def _features(settings: Settings, layout: Layout) -> str:
             f"{layout.features}: no features to measure distances in; add `attended` to extract.signals and extract"
         )
     return found[0]
-
-
-def _describe_inputs(settings: Settings, layout: Layout, methods: Sequence[str], features: str) -> Json:
-    """Digests of all that decides the result: features, samples, settings, code."""
-    options = {name: METHODS[name].parse(settings.methods.get(name, {})) for name in methods}
-    signals = {signal for name in methods for signal in METHODS[name].signals(options[name])} | {signal_of(features)}
-    files = sorted(file for signal in signals for file in (layout.features / signal).glob("*.parquet"))
-    sections = settings.model_dump(mode="json", by_alias=True, include={"compare", "select", "methods", "extract"})
-    return {
-        "features": digest_json({file.relative_to(layout.features).as_posix(): digest_file(file) for file in files}),
-        "samples": digest_file(layout.samples),
-        "settings": digest_json({**sections, "methods": {name: sections["methods"].get(name, {}) for name in methods}}),
-        "code": describe_code()["digest"],
-    }
 
 
 def _lengths(layout: Layout, pool: PoolRows) -> tuple[Any, Any]:

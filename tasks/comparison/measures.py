@@ -131,12 +131,18 @@ def jaccard(one: Rows, other: Rows) -> float:
 
 
 def overlap(subsets: Sequence[Sequence[Rows]]) -> NDArray[np.float64]:
-    """(m, m) Jaccard of m methods, each with the subsets of its seeds: the mean over all pairs, 1 on the diagonal."""
-    result = np.eye(len(subsets))
-    for i, mine in enumerate(subsets):
-        for j, theirs in enumerate(subsets[:i]):
-            result[i, j] = result[j, i] = np.mean([jaccard(one, other) for one in mine for other in theirs])
-    return result
+    """(m, m) mean Jaccard of m methods, each with the subsets of its seeds, over all pairs of two seeds.
+
+    Draws of one seed are alike in every method, so pairs of equal seeds do not count where both have several. A method
+    against itself: how much of a subset another seed would keep; 1 where there is one subset.
+    """
+    return np.array([[_mean_overlap(mine, theirs) for theirs in subsets] for mine in subsets])
+
+
+def _mean_overlap(mine: Sequence[Rows], theirs: Sequence[Rows]) -> float:
+    several = len(mine) > 1 and len(theirs) > 1
+    pairs = [(i, j) for i in range(len(mine)) for j in range(len(theirs)) if i != j or not several]
+    return float(np.mean([jaccard(mine[i], theirs[j]) for i, j in pairs]))
 
 
 def total_variation(one: NDArray[np.float64], other: NDArray[np.float64]) -> float:
