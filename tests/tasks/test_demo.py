@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from transformers import AutoTokenizer
 
 from tasks.demo import build
 
@@ -49,3 +50,12 @@ def test_a_finished_demo_is_left_alone_and_an_unfinished_one_is_rebuilt(demo: Pa
     (demo / "complete.txt").unlink()
     build(demo, rows=ROWS)
     assert digests(demo) == before
+
+
+def test_the_small_clip_reads_text_at_its_end(demo: Path) -> None:
+    config = json.loads((demo / "clip/config.json").read_text())
+    tokenizer = AutoTokenizer.from_pretrained(demo / "clip")
+    ids = tokenizer("Which digit is written here?")["input_ids"]
+    assert ids[0] == tokenizer.bos_token_id
+    assert ids[-1] == tokenizer.eos_token_id == config["text_config"]["eos_token_id"] == max(ids)
+    assert ids.count(ids[-1]) == 1

@@ -17,16 +17,18 @@ TEXT = {
     "num_attention_heads": 4,
     "max_position_embeddings": LENGTH,
     "bos_token_id": 1,
-    "eos_token_id": 2,
+    # transformers takes 2 for the sign of an old CLIP configuration, and then looks for the highest id instead.
+    "eos_token_id": 259,
     "pad_token_id": 2,
 }
 VISION = {name: value for name, value in zoo.CLIP.items() if name != "model_type"}
 
 
 def words() -> hf.PreTrainedTokenizerFast:
-    made = zoo.tokenizer()
+    made = zoo.tokenizer("<|end|>")
+    assert made.convert_tokens_to_ids("<|end|>") == TEXT["eos_token_id"]
     made.backend_tokenizer.post_processor = processors.TemplateProcessing(
-        single="<s> $A </s>", special_tokens=[("<s>", 1), ("</s>", 2)]
+        single="<s> $A <|end|>", special_tokens=[("<s>", 1), ("<|end|>", TEXT["eos_token_id"])]
     )
     return made
 
