@@ -26,6 +26,17 @@ def test_neighbours_that_share_an_image_stay_neighbours(rows, budget):
         assert places == list(range(places[0], places[0] + len(places)))
 
 
+@given(rows=ROWS, budget=st.integers(1, 200))
+def test_rows_that_share_an_image_are_parted_only_by_the_budget(rows, budget):
+    lengths, images = [length for length, _ in rows], [image for _, image in rows]
+    batches = plan_batches(lengths, images, budget)
+    for _, run in groupby(range(len(rows)), key=lambda row: images[row]):
+        rows_of_run = set(run)
+        holding = [batch for batch in batches if rows_of_run & set(batch)]
+        if max(lengths[row] for row in rows_of_run) * len(rows_of_run) <= budget:
+            assert len(holding) == 1
+
+
 def test_longest_first_and_like_with_like():
     assert plan_batches([1, 9, 2, 8], "abcd", 18) == [[1, 3], [2, 0]]
 
