@@ -10,10 +10,10 @@ from __future__ import annotations
 import difflib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
 from tasks.errors import ParamsError
 
@@ -107,14 +107,32 @@ class ClipSettings(Section):
     images: Literal["mean", "max"] = "mean"
 
 
+class AnchorsSettings(Section):
+    """Rows outside the pool whose gradients say which way is good."""
+
+    path: str = Field(description="dataset of any format")
+    format: Literal["auto", "llava", "messages", "llamafactory", "parquet", "webdataset"] = "auto"
+    image_root: str | None = None
+    rows: int | None = Field(default=None, gt=0, description="drawn by content, each source in proportion; default: all")
+    seed: int = Field(default=0, ge=0)
+
+
+AnchorsName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")]
+
+
 class GradientsSettings(Section):
     """Per-sample gradients of chosen parameters, projected (OST, ICONS)."""
 
     model: ModelSettings | None = None
     parameters: Literal["last_layer", "projector", "lora"] = "projector"
-    dimension: int = Field(default=1024, gt=0)
+    rank: int = Field(default=8, gt=0, description="of the adapters (lora)")
+    layers: int | None = Field(default=None, gt=0, description="adapters on so many of the last layers (lora)")
+    dimension: int = Field(default=1024, gt=0, description="numbers kept of each gradient")
     projection: Literal["rademacher", "gaussian"] = "rademacher"
-    seed: int = 0
+    seed: int = Field(default=0, ge=0, description="of projection and adapters")
+    anchors: dict[AnchorsName, AnchorsSettings] = Field(
+        default_factory=dict, description="`anchor` for ost; every other name is a task of icons"
+    )
 
 
 class JudgeSettings(Section):

@@ -20,7 +20,8 @@ from tasks.vlm.batch import Batch, Prepared, collate
 from tasks.vlm.checkpoint import digest_tensors, open_checkpoint
 from tasks.vlm.counting import counter
 from tasks.vlm.description import Description, digest_processor, record_model
-from tasks.vlm.forward import Taps, run
+from tasks.vlm.forward import Record, Taps, run
+from tasks.vlm.gradients import Gradients
 from tasks.vlm.loading import Plan, load, plan
 from tasks.vlm.preparation import Preparer
 from tasks.vlm.processing import Processor
@@ -44,6 +45,7 @@ class Extractor:
         self._device = torch.device(device)
         self._dtype = planned.dtype
         self._model = load(planned, device)
+        self._gradients = Gradients(self._model, self._extract.gradients) if self._taps.gradients else None
         preparer = self.preparer()
         self._pad_id = preparer.processor.pad_id
         self._try_out(preparer, planned.family)
@@ -55,10 +57,12 @@ class Extractor:
     def compute(self, batch: list[Prepared]) -> dict[str, dict[str, np.ndarray[Any, Any]]]:
         """Columns of each signal, row i for batch[i]. Out-of-memory errors of torch are the caller's to handle."""
         padded = self._collate(batch)
-        record = run(self._model, padded, self._taps)
+        record = run(self._model, padded, self._taps) if self._taps.shared else Record()
         if self._taps.blind:
             blind = self._collate([one.blind for one in batch if one.blind])
             record.blind = blind, run(self._model, blind, Taps(final=True))
+        if self._gradients is not None:
+            record.gradients = self._gradients.measure(self._collate([one]) for one in batch)
         return {name: SIGNALS[name].compute(padded, record, self._extract) for name in self._signals}
 
     def _collate(self, batch: list[Prepared]) -> Batch:
@@ -119,7 +123,7 @@ def model_of(settings: Settings, signal: str) -> ModelSettings:
 
 def need(taps: Taps) -> Need:
     """How much of the model has to be there."""
-    return Need(taps.depth, head=taps.final)
+    return Need(taps.depth, head=taps.whole)
 
 
 def _taps(extract: ExtractSettings, signals: tuple[str, ...]) -> Taps:

@@ -13,6 +13,7 @@ from torch import Tensor
 from tasks.errors import ModelError
 from tasks.vlm.batch import Batch
 from tasks.vlm.capture import capturing
+from tasks.vlm.gradients import Measured
 from tasks.vlm.pruning import decoder
 from tasks.vlm.sharing import encode, visual_only
 
@@ -27,6 +28,7 @@ class Taps:
     attention: decoder layers whose attention output projection (before the residual addition) is kept.
     final: the last hidden state after the final norm; the forward then runs to its end.
     blind: a second forward, of the conversations without their images, to the same end.
+    gradients: a forward and a backward of each sample alone (tasks.vlm.gradients).
     """
 
     rows: bool = False
@@ -35,6 +37,7 @@ class Taps:
     attention: frozenset[int] = frozenset()
     final: bool = False
     blind: bool = False
+    gradients: bool = False
 
     def __or__(self, other: Taps) -> Taps:
         return Taps(
@@ -44,12 +47,23 @@ class Taps:
             self.attention | other.attention,
             self.final or other.final,
             self.blind or other.blind,
+            self.gradients or other.gradients,
         )
 
     @property
     def depth(self) -> int:
         """How many decoder layers have to run."""
         return 1 + max([*self.layers, *self.visual, *self.attention, 0])
+
+    @property
+    def shared(self) -> bool:
+        """Whether anything is read from the batch's forward."""
+        return bool(self.rows or self.layers or self.visual or self.attention or self.final)
+
+    @property
+    def whole(self) -> bool:
+        """Whether the whole decoder and the vocabulary head are needed."""
+        return self.final or self.gradients
 
     @property
     def lean(self) -> bool:
@@ -70,6 +84,7 @@ class Record:
     final: Tensor | None = None
     head: Any = None
     blind: tuple[Batch, Record] | None = None
+    gradients: Measured | None = None
 
 
 class _ReachedError(Exception):

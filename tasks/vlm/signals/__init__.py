@@ -16,7 +16,7 @@ from tasks.params import ExtractSettings
 from tasks.problem import Problem
 from tasks.vlm.batch import Batch, Prepared
 from tasks.vlm.forward import Record, Taps
-from tasks.vlm.signals import answers, attended, pooled
+from tasks.vlm.signals import answers, attended, gradients, pooled
 
 
 class Signal(Protocol):
@@ -41,4 +41,4 @@ class Signal(Protocol):
         """Columns of the batch, row i for sample i."""
 
 
-SIGNALS: dict[str, Signal] = {"attended": attended, "pooled": pooled, "answers": answers}
+SIGNALS: dict[str, Signal] = {"attended": attended, "pooled": pooled, "answers": answers, "gradients": gradients}
