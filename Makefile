@@ -29,4 +29,4 @@ check: .venv/installed  ## style and types
 	touch $@
 
 clean:  ## remove everything `make demo` made
-	rm -rf .venv data/raw data/samples data/features data/scores data/selection data/subsets data/manifests data/reports data/store
+	rm -rf .venv data/raw data/samples data/features data/scores data/selection data/subsets data/manifests data/reports data/comparison data/store comparison

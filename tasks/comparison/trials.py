@@ -57,7 +57,7 @@ def choose_methods(settings: Settings, layout: Layout) -> list[str]:
     unknown = [name for name in named or () if name not in METHODS]
     if unknown:
         raise ParamsError(f"compare.methods: no method `{unknown[0]}`; known: {', '.join(METHODS)}")
-    candidates = [name for name in named or METHODS if name not in CONTROLS]
+    candidates = [name for name in (METHODS if named is None else named) if name not in CONTROLS]
     lacking = {name: _lacking(settings, layout, name) for name in candidates}
     if named is not None:
         _refuse(settings, layout, {name: signals for name, signals in lacking.items() if signals})
