@@ -23,6 +23,7 @@ from tasks.__main__ import STAGES
 ROOT = Path(__file__).resolve().parent.parent
 EDGE = 64
 PARTS = 150
+SCALSELECT = ("-c", "from flows.cli import main; main()")
 
 
 def make_images(folder: Path, start: int, stop: int) -> None:
@@ -111,17 +112,18 @@ def report_doors(rows: int) -> None:
         root, workspace = Path(folder), Path(folder) / "workspace"
         make_workspace(root, rows)
         (root / "params.yaml").unlink()
-        call(root, "-m", "flows.cli", "init", "workspace", "--dataset", "data.json", "--model", "model")
-        call(workspace, "-m", "flows.cli", "run", "--set", f"dataset.image_root={root / 'images'}")
+        call(root, *SCALSELECT, "init", "workspace", "--dataset", "data.json", "--model", "model")
+        call(workspace, *SCALSELECT, "run", "--set", f"dataset.image_root={root / 'images'}")
         by_dvc = seconds_of(workspace, "-m", "dvc", "repro")
-        by_prefect = seconds_of(workspace, "-m", "flows.cli", "run")
+        by_prefect = seconds_of(workspace, *SCALSELECT, "run")
         bare = make_bare(root / "bare")
         alone = seconds_of(bare, "-m", "dvc", "repro")
         once = seconds_of(bare, "-m", "dvc", "repro", "--single-item", "stage0")
         empty = seconds_of(bare, "-c", EMPTY_FLOW)
-    print(f"doors   {rows} rows, nothing changed: dvc repro {by_dvc:.1f} s, {by_dvc - alone:.1f} s beyond DVC's own {alone:.1f}; "
-          f"scalselect run {by_prefect:.1f} s, {by_prefect - empty - 5 * once:.1f} s beyond an empty flow ({empty:.1f}) "
-          f"and five empty stages ({5 * once:.1f})")  # fmt: skip
+    print(f"doors   {rows} rows, nothing changed")
+    print(f"  dvc repro       {by_dvc:5.1f} s, {by_dvc - alone:.1f} s beyond DVC's own {alone:.1f}")
+    print(f"  scalselect run  {by_prefect:5.1f} s, {by_prefect - empty - 5 * once:.1f} s beyond an empty flow "
+          f"({empty:.1f}) and five empty stages ({5 * once:.1f})")  # fmt: skip
 
 
 def make_bare(folder: Path) -> Path:
@@ -172,7 +174,8 @@ def _report_dvc_kind(folder: Path, kind: str, gigabytes: float) -> None:
     unchanged = seconds_of(folder, "-m", "dvc", "repro")
     used = sum(one.stat().st_blocks * 512 / one.stat().st_nlink for one in folder.rglob("*") if one.is_file())
     print(f"dvc     {gigabytes:g} GB in {PARTS} parts, cache {kind}: first {seconds[0]:.1f} s; one part changed "
-          f"{seconds[1]:.1f} s, {seconds[2]:.1f} s; nothing changed {unchanged:.1f} s; disk {used / 1e9:.1f} GB")  # fmt: skip
+          f"{seconds[1]:.1f} s, {seconds[2]:.1f} s; nothing changed {unchanged:.1f} s; "
+          f"disk {used / 1e9:.1f} GB")  # fmt: skip
 
 
 def seconds_of(folder: Path, *arguments: str) -> float:
@@ -186,7 +189,8 @@ def call(folder: Path, *arguments: str) -> None:
     """Run Python in `folder` with this checkout importable."""
     paths = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "PATH": paths, "DVC_NO_ANALYTICS": "1"}
-    done = subprocess.run([sys.executable, *arguments], cwd=folder, env=environment, capture_output=True, text=True)
+    command = [sys.executable, *arguments]
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
     if done.returncode:
         raise SystemExit(f"{' '.join(arguments)}: exit {done.returncode}\n{done.stdout}{done.stderr}")
 

@@ -2,13 +2,15 @@
 
     python -m bench.scoring                                     # seconds: a smoke run
     python -m bench.scoring --rows 625000 --columns 4096 --error-rows 20000 --error-columns 1024 \
-        --svd-rows 50000 --svd-columns 2048 --scaling 100000 250000 1000000 --scaling-columns 512
+        --svd-rows 50000 --svd-columns 2048 --scaling 100000 250000 1000000 --scaling-columns 512 \
+        --refresh-rows 100000 --refresh-columns 4096
 """
 
 import argparse
+import hashlib
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -17,13 +19,16 @@ from bench.measure import measured
 from tasks.features import open_array
 from tasks.linalg.leverage import leverage
 from tasks.linalg.matrix import ArrayMatrix, buffer_rows
-from tasks.linalg.moments import measure
+from tasks.linalg.moments import Moments, measure
+from tasks.linalg.pieces import measure_pieces
 from tasks.linalg.spectrum import from_moments
 from tasks.methods import METHODS
 from tasks.methods.contract import Tables
+from tasks.moment_cache import MomentCache
 
 SHARD_ROWS = 4096
 DIRECTIONS = 80
+REPORTS = ("shards", "error", "svd", "scaling", "refresh")
 
 
 def make_rows(rows: int, columns: int, seed: int) -> np.ndarray:
@@ -129,6 +134,39 @@ def report_scaling(sizes: list[int], columns: int, dtype: str) -> None:
     print(f"scaling exponent over {sizes}: {np.polyfit(np.log(sizes), np.log(seconds), 1)[0]:.3f}")
 
 
+def refresh(folder: Path, cache: Path, rows: int) -> dict[str, float]:
+    """Seconds and rows read for the moments of the first `rows` rows, with what `cache` holds."""
+    matrix = open_array(folder)
+    names = np.array([hashlib.sha256(str(row).encode()).hexdigest() for row in range(rows)])
+    seen = 0
+
+    def counted(spans: Iterable[tuple[int, int]]) -> Iterator[np.ndarray]:
+        nonlocal seen
+        for block in matrix.read_spans(spans):
+            seen += len(block)
+            yield block
+
+    began = time.perf_counter()
+    found: Moments = measure_pieces(counted, (rows, matrix.shape[1]), names, MomentCache(cache))
+    seconds = time.perf_counter() - began
+    held = sum(path.stat().st_size for path in cache.glob("*.npz"))
+    return {"seconds": seconds, "read": seen, "held": held, "trace": float(np.trace(found.scatter))}
+
+
+def report_refresh(rows: int, columns: int) -> None:
+    """Moments of N rows, of N again, and of N and 1 % more; the last against a run that nothing was kept for."""
+    more = rows + rows // 100
+    with tempfile.TemporaryDirectory() as name:
+        folder, cache = write_shards(Path(name) / "features", more, columns, "float32"), Path(name) / "cache"
+        runs = [measured(refresh, folder, where, n)
+                for where, n in ((cache, rows), (cache, rows), (cache, more), (Path(name) / "none", more))]  # fmt: skip
+    assert runs[2].value["trace"] == runs[3].value["trace"], "what was kept changed the result"
+    for what, cost in zip(("fresh", "again", "1 % more", "1 % more, fresh"), runs, strict=True):
+        value = cost.value
+        print(f"refresh {rows} x {columns} {what}: moments {value['seconds']:.2f} s, {value['read']:.0f} rows read, "
+              f"kept {value['held'] / 2**20:.0f} MiB; peak {cost.peak / 2**20:.0f} MiB")  # fmt: skip
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", type=int, default=40_000)
@@ -140,11 +178,20 @@ def main() -> None:
     parser.add_argument("--svd-columns", type=int, default=512)
     parser.add_argument("--scaling", type=int, nargs="+", default=[20_000, 40_000, 80_000])
     parser.add_argument("--scaling-columns", type=int, default=256)
+    parser.add_argument("--refresh-rows", type=int, default=40_000)
+    parser.add_argument("--refresh-columns", type=int, default=512)
+    parser.add_argument("--only", nargs="+", choices=REPORTS, default=REPORTS)
     args = parser.parse_args()
-    report_shards(args.rows, args.columns, args.dtype)
-    report_error(args.error_rows, args.error_columns)
-    report_svd(args.svd_rows, args.svd_columns)
-    report_scaling(args.scaling, args.scaling_columns, args.dtype)
+    if "shards" in args.only:
+        report_shards(args.rows, args.columns, args.dtype)
+    if "error" in args.only:
+        report_error(args.error_rows, args.error_columns)
+    if "svd" in args.only:
+        report_svd(args.svd_rows, args.svd_columns)
+    if "scaling" in args.only:
+        report_scaling(args.scaling, args.scaling_columns, args.dtype)
+    if "refresh" in args.only:
+        report_refresh(args.refresh_rows, args.refresh_columns)
 
 
 def _seconds(call: Callable[[], object]) -> float:
