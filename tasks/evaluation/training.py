@@ -20,6 +20,7 @@ from transformers import (
     AutoProcessor,
     PrinterCallback,
     Trainer,
+    TrainerCallback,
     TrainingArguments,
     set_seed,
 )
@@ -85,10 +86,10 @@ def fine_tune(
     out.mkdir(parents=True, exist_ok=True)
     folder = whole_checkpoint(settings)
     preparer = Preparer(folder, settings, ExtractSettings(), ())
+    begun = get_last_checkpoint(str(out))
     set_seed(seed)  # adapters are drawn before the Trainer sets its own
     material = Material(samples, preparer, memory)
-    trainer = _trainer(_model(folder, settings, tune), material, preparer, tune, seed, steps, out)
-    begun = get_last_checkpoint(str(out))
+    trainer = _trainer(_model(_start(folder, begun, tune), settings, tune), material, preparer, tune, seed, steps, out)
     started = time.perf_counter()
     trained = trainer.train(resume_from_checkpoint=begun)
     seconds = time.perf_counter() - started
@@ -114,6 +115,27 @@ def whole_checkpoint(settings: ModelSettings) -> Path:
     for shard in sorted(set(checkpoint.weights.values())):
         checkpoint.shard(shard)
     return checkpoint.folder
+
+
+class Progress(TrainerCallback):  # type: ignore[misc]
+    """Says how far a training is, on our own log."""
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **rest: Any) -> None:
+        """Called by the Trainer every logging_steps."""
+        if logs and "loss" in logs:
+            log.info("  update %d of %d, loss %.3f", state.global_step, state.max_steps, float(logs["loss"]))
+
+
+def _start(base: Path, begun: str | None, tune: TuneSettings) -> Path:
+    """Where the weights come from: the base model, or the checkpoint that a training goes on from.
+
+    The Trainer restores a whole model by the names in the file, which for many VLMs are not those in memory: it would
+    warn and go on with the base weights. Reading the checkpoint as a model translates them. Adapters it restores well.
+    """
+    if begun is None or tune.lora_rank is not None:
+        return base
+    logging.getLogger("transformers.trainer").setLevel(logging.ERROR)
+    return Path(begun)
 
 
 def _steps_done(checkpoint: str | None) -> int:
@@ -151,7 +173,7 @@ def _trainer(
         data_seed=seed,
         save_steps=tune.save_steps,
         save_total_limit=1,
-        logging_steps=50,
+        logging_steps=max(1, steps // 10),
         report_to=[],
         disable_tqdm=True,
         remove_unused_columns=False,
@@ -167,6 +189,7 @@ def _trainer(
 
     trainer = Trainer(model=model, args=arguments, train_dataset=material, data_collator=stack)
     trainer.remove_callback(PrinterCallback)
+    trainer.add_callback(Progress())
     return trainer
 
 

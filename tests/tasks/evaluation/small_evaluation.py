@@ -28,7 +28,8 @@ def make(folder: Path) -> tuple[params.Settings, Layout]:
     pool, asked = draw_pool(ROWS, seed=3), draw_questions(1, seed=9)
     write_questions(pool, folder / "pool")
     for skill, accepted in (("colour", sorted(COLOURS)), ("digit", list("0123456789"))):
-        write_questions([one for one in asked if one.view.skill == skill], folder / skill)
+        of_skill = [one for one in asked if one.view.skill == skill]
+        write_questions(of_skill, folder / skill, source=lambda one: one.view.background)
         accept_any(folder / skill / "data.json", accepted)
     words = sorted({*texts(pool), *texts(asked)})
     save_model(folder / "model", words, 0, Shape(16, 1, 2, 48, 16), sharpen=False)

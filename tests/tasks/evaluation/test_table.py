@@ -18,9 +18,10 @@ def test_relative_is_a_mean_of_shares_not_a_share_of_means() -> None:
     assert relative({"vqa": 0.25, "text": 1.0}, {"vqa": 0.5, "text": 1.0}) == pytest.approx(75.0)
 
 
-def test_a_task_without_a_ceiling_is_refused() -> None:
-    with pytest.raises(InputError, match="task text"):
-        relative({"vqa": 0.5, "text": 0.0}, {"vqa": 0.5, "text": 0.0})
+def test_a_task_without_a_ceiling_does_not_count_and_one_must_count() -> None:
+    assert relative({"vqa": 0.25, "text": 0.5}, {"vqa": 0.5, "text": 0.0}) == pytest.approx(50.0)
+    with pytest.raises(InputError, match="0 on every task"):
+        relative({"vqa": 0.5}, {"vqa": 0.0})
 
 
 def test_lines_are_full_first_then_best_first_with_spread() -> None:
@@ -55,6 +56,42 @@ def test_a_uniform_gain_has_an_interval_above_zero() -> None:
     low, high = paired_bootstrap([better], [worse], [full], resamples=500, seed=0)
     assert low == pytest.approx(10.0)
     assert high == pytest.approx(10.0)
+
+
+def test_intervals_resample_seeds_as_well_as_questions() -> None:
+    full = outcome("full", 1.0, 0, [1.0] * 50, [1.0] * 50)
+    seeds = [outcome("ours", 0.1, seed, [score] * 50, [score] * 50) for seed, score in enumerate((0.4, 0.6, 0.8))]
+    line = next(line for line in tabulate([full, *seeds]) if line.method == "ours")
+    assert line.interval is not None
+    # Every question agrees, so all that varies is which of the three seeds are drawn: 40 to 80 at the ends.
+    assert line.interval == pytest.approx((40.0, 80.0), abs=7)
+    assert line.relative == pytest.approx(60.0)
+
+
+def test_questions_are_paired_between_methods() -> None:
+    rng = np.random.default_rng(1)
+    hard = (rng.random(300) < 0.5).astype(float)
+    full = outcome("full", 1.0, 0, [1.0] * 300, [1.0] * 300)
+    ours, random = (outcome(name, 0.1, 0, list(hard), list(hard)) for name in ("ours", "random"))
+    line = next(line for line in tabulate([full, ours, random]) if line.method == "ours")
+    assert line.against_random == (0.0, 0.0)
+    assert line.interval is not None
+    assert line.interval[1] - line.interval[0] > 5
+
+
+def test_imported_means_have_no_interval() -> None:
+    lines = tabulate([outcome(name, 1.0, 0, [0.5], [0.5]) for name in ("full", "random", "ours")])
+    assert [line.interval for line in lines] == [None] * 3
+    assert [line.against_random for line in lines] == [None] * 3
+
+
+def test_perplexity_is_of_the_mean_over_seeds_and_questions() -> None:
+    nll = [
+        {"vqa": np.array([0.0, 1.0]), "text": np.array([2.0, 2.0])},
+        {"vqa": np.array([1.0, 2.0]), "text": np.ones(2)},
+    ]
+    lines = tabulate([outcome("full", 1.0, seed, [1, 0], [1, 1], nll=one) for seed, one in enumerate(nll)])
+    assert lines[0].perplexity == pytest.approx({"vqa": np.e, "text": np.exp(1.5)})
 
 
 def test_cost_needs_every_time() -> None:
