@@ -1,0 +1,134 @@
+"""Gradients equal plain autograd on the whole model, sample by sample; the projection equals its matrix."""
+
+import numpy as np
+import pytest
+import torch
+
+from tasks.errors import ModelError
+from tasks.params import GradientsSettings
+from tasks.vlm.extractor import Extractor, describe
+from tasks.vlm.gradients import Gradients, projectors
+from tests.tasks.vlm import twin, zoo
+from tests.tasks.vlm.test_deep_signals import ANSWERED, extracted, settings
+from tests.tasks.vlm.test_projection import whole
+
+
+@pytest.fixture(scope="module", params=["llava", "qwen2_5_vl", "qwen3_vl", "idefics3"])
+def folder(request, tmp_path_factory):
+    made = tmp_path_factory.mktemp(request.param)
+    zoo.FAMILIES[request.param](made)
+    return made
+
+
+PREFIXES = {
+    "llava": ("model.multi_modal_projector.",),
+    "qwen2_5_vl": ("model.visual.merger.",),
+    "qwen3_vl": ("model.visual.merger.", "model.visual.deepstack_merger_list."),
+    "idefics3": ("model.connector.",),
+}
+
+
+def naive(folder, sample, prefixes):
+    """(loss, gradient) from the whole model's own logits, all of them, in float64."""
+    model = twin.full_model(folder).double().requires_grad_(True)
+    model.zero_grad()
+    inputs = {name: one.double() if one.is_floating_point() else one for name, one in sample.inputs.items()}
+    logits = model(**inputs).logits[0]
+    losses = [
+        -torch.log_softmax(logits[place - 1], -1)[inputs["input_ids"][0, place]]
+        for place in sample.answer.nonzero().squeeze(1).tolist()
+    ]
+    loss = torch.stack(losses).mean()
+    loss.backward()
+    found = [one.grad for name, one in model.named_parameters() if name.startswith(tuple(prefixes))]
+    model.float()
+    return float(loss.detach()), torch.cat([one.reshape(-1) for one in found]).numpy()
+
+
+@pytest.mark.parametrize("parameters", ["projector", "last_layer"])
+def test_gradients_equal_plain_autograd(folder, request, parameters):
+    family = request.node.callspec.params["folder"]
+    chosen = settings(folder, signals=["gradients"], gradients={"parameters": parameters, "dimension": 100})
+    extractor, prepared, found = extracted(chosen, ANSWERED, ("gradients",))
+    layer = {"idefics3": "model.text_model.layers.2."}.get(family, "model.language_model.layers.2.")
+    prefixes = PREFIXES[family] if parameters == "projector" else (layer,)
+    table, projection = found["gradients"], extractor._gradients._projection
+    matrix = whole(projection, projection.size) / projection._dimension**0.5
+    for row, sample in enumerate(prepared):
+        loss, gradient = naive(folder, sample, prefixes)
+        assert gradient.shape == (projection.size,)
+        np.testing.assert_allclose(table["nll"][row], loss, rtol=1e-4)
+        # The zoo's sharp attention costs float32 four digits against float64.
+        np.testing.assert_allclose(table["norm"][row], np.linalg.norm(gradient), rtol=1e-3)
+        difference = np.linalg.norm(table["feature"][row] - gradient @ matrix.numpy())
+        assert difference <= 1e-3 * np.linalg.norm(gradient)
+        assert table["tokens"][row] == sample.answer.sum()
+    described = describe(chosen, ("gradients",))
+    assert described.matrices == {"gradients": {"feature": table["feature"].shape[1]}}
+    assert {name for name, _ in described.statistics["gradients"]} == set(table) - {"feature"}
+
+
+@pytest.mark.parametrize(("layers", "first"), [(1, 2), (None, 0)])
+def test_adapters_see_the_layers_own_gradient_through_their_lower_half(folder, layers, first):
+    lora = {"parameters": "lora", "rank": 2, "layers": layers}
+    extractor, prepared, _ = extracted(settings(folder, gradients=lora), ANSWERED[:1], ("gradients",))
+    gradients = extractor._gradients
+    loss, found = gradients.differentiate(extractor._collate(prepared))
+    model = twin.full_model(folder).requires_grad_(True)
+    linear = [
+        one
+        for layer in list(model.get_decoder().layers)[first:]
+        for one in layer.modules()
+        if isinstance(one, torch.nn.Linear)
+    ]
+    sample = prepared[0]
+    places = sample.answer.nonzero().squeeze(1)
+    logits = model(**sample.inputs).logits[0, places - 1]
+    expected = torch.nn.functional.cross_entropy(logits, sample.inputs["input_ids"][0, places])
+    every = torch.autograd.grad(expected, [one.weight for one in linear])
+    parts = [grad @ one.down.T for grad, one in zip(every, gradients._adapters, strict=True)]
+    expected_flat = torch.cat([one.reshape(-1) for one in parts])
+    assert loss == pytest.approx(float(expected.detach()), rel=1e-5)
+    assert torch.linalg.norm(found - expected_flat) <= 1e-4 * torch.linalg.norm(expected_flat)
+    assert torch.linalg.norm(found) > 0
+
+
+def test_batches_and_their_order_change_nothing(folder):
+    chosen = settings(folder, gradients={"dimension": 64})
+    extractor, prepared, found = extracted(chosen, ANSWERED, ("gradients",))
+    backwards = extractor.compute(prepared[::-1])["gradients"]["feature"][::-1]
+    alone = np.concatenate([extractor.compute([one])["gradients"]["feature"] for one in prepared])
+    np.testing.assert_allclose(backwards, found["gradients"]["feature"], rtol=1e-5, atol=1e-7)
+    np.testing.assert_allclose(alone, found["gradients"]["feature"], rtol=1e-5, atol=1e-7)
+
+
+def test_gradients_share_the_model_with_other_signals(folder):
+    chosen = settings(folder, signals=["attended", "answers", "gradients"], gradients={"parameters": "last_layer"})
+    extractor, prepared, found = extracted(chosen, ANSWERED, ("attended", "answers", "gradients"))
+    np.testing.assert_allclose(found["gradients"]["nll"], found["answers"]["nll"], rtol=1e-5)
+    for name in found:
+        alone = Extractor(chosen, (name,), "cpu").compute(prepared)[name]
+        for column, values in alone.items():
+            np.testing.assert_allclose(found[name][column], values, rtol=1e-5, atol=1e-6)
+    assert not any(one.grad is not None for one in extractor._model.parameters())
+
+
+def test_what_decides_a_gradient_is_in_the_fingerprint(folder):
+    def fingerprint(**changes):
+        return describe(settings(folder, gradients=changes), ("gradients",)).fingerprints["gradients"]
+
+    anchors = {"anchor": {"path": "elsewhere.json"}}
+    assert fingerprint() == fingerprint(anchors=anchors)
+    changes = [{"parameters": "lora"}, {"seed": 1}, {"dimension": 8}, {"projection": "gaussian"}]
+    assert len({fingerprint(), *(fingerprint(**one) for one in changes)}) == 5
+
+
+def test_a_model_without_projector_is_refused(tmp_path):
+    zoo.llava(tmp_path)
+    model = twin.full_model(tmp_path)
+    assert [type(one).__name__ for one in projectors(model)] == ["LlavaMultiModalProjector"]
+    chosen = settings(tmp_path, gradients={"parameters": "projector"})
+    extractor = Extractor(chosen, ("gradients",), "cpu")
+    extractor._model.model.multi_modal_projector = torch.nn.Identity()
+    with pytest.raises(ModelError, match="last_layer or lora"):
+        Gradients(extractor._model, GradientsSettings())
