@@ -15,6 +15,7 @@ import typer
 from flows import compare_command, evaluate_command
 from tasks.__main__ import log_progress
 from tasks.errors import ScalSelectError
+from tasks.storage import telling_storage_faults
 
 app = typer.Typer(
     name="scalselect",
@@ -234,7 +235,8 @@ def main() -> None:
     """The console script: an error raised on purpose is one red message and its exit code."""
     log_progress()
     try:
-        app()
+        with telling_storage_faults():
+            app()
     except ScalSelectError as error:
         typer.secho(f"{type(error).__name__}: {error}", fg=typer.colors.RED, err=True)
         sys.exit(error.exit_code)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import filelock
+
 from tasks.__main__ import STAGES, verb
-from tasks.errors import ParamsError
+from tasks.errors import BusyError, InputError, ParamsError
 from tasks.layout import Layout
 from tasks.params import Settings, parse
 
@@ -18,9 +21,24 @@ if TYPE_CHECKING:
 def select(settings: Settings, out: Path) -> Layout:
     """Run the five stages; returns where their files lie. A second run goes on where the first stopped."""
     layout = Layout.flat(out)
-    for stage in STAGES:
-        verb(stage)(settings, layout)
+    with _claimed(out, layout.store / "select.lock"):
+        for stage in STAGES:
+            verb(stage)(settings, layout)
     return layout
+
+
+@contextmanager
+def _claimed(out: Path, lock: Path) -> Iterator[None]:
+    """Hold `out` against a second run. Raises InputError when it cannot be a folder, BusyError when it is held."""
+    try:
+        lock.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"--out {out}: cannot be made a folder to write in: {error.strerror}") from None
+    try:
+        with filelock.FileLock(lock, timeout=0):
+            yield
+    except filelock.Timeout:
+        raise BusyError(f"--out {out}: another run is writing there; wait for it, or name another folder") from None
 
 
 def settings_of(named: Mapping[str, Any], assigned: Mapping[str, Any]) -> Settings:

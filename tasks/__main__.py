@@ -10,6 +10,7 @@ from importlib import import_module
 from tasks.errors import ScalSelectError
 from tasks.layout import Layout
 from tasks.params import Settings, load
+from tasks.storage import telling_storage_faults
 
 STAGES = {
     "validate": "tasks.validation",
@@ -28,7 +29,8 @@ def main(arguments: Sequence[str]) -> int:
         return 2
     log_progress()
     try:
-        verb(arguments[0])(load(), Layout.workspace())
+        with telling_storage_faults():
+            verb(arguments[0])(load(), Layout.workspace())
     except ScalSelectError as error:
         # The class name lets the caller tell a fault worth retrying from one that is not.
         print(f"{type(error).__name__}: {error}", file=sys.stderr)

@@ -170,6 +170,8 @@ def budget_count(budget: int | float, rows: int) -> int:
     if isinstance(budget, float) and not 0 <= budget <= 1:
         raise BudgetError(f"select.budget: {budget} is not a share between 0 and 1; write a count as a whole number")
     count = math.floor(budget * rows + 1e-9) if isinstance(budget, float) else budget
+    if count > rows == 0:
+        raise BudgetError(f"select.budget: {count} rows asked for, but none was scored: only rows with images are")
     if not 0 <= count <= rows:
         raise BudgetError(
             f"select.budget: {count} rows asked for, {rows} rows were scored: the largest budget is {rows}"

@@ -10,6 +10,7 @@
     │   ├── BudgetError       the budget cannot be met exactly, and why
     │   └── LineageError      trace or verify found a file that is not the one recorded
     ├── BusyError             someone else holds the workspace; trying again later is right          (exit 1)
+    ├── StorageError          a disk that is full, read-only or forbidden                              (exit 1)
     └── EngineError           workers died or made no progress; finished shards are kept             (exit 1)
 
 A single bad row is never an exception: it becomes a line in rejects.jsonl and the run goes on.
@@ -60,6 +61,10 @@ class LineageError(InputError):
 
 class BusyError(ScalSelectError):
     """Another process holds the workspace; the same call may succeed later."""
+
+
+class StorageError(ScalSelectError):
+    """The disk is full, read-only or forbidden; what was finished is kept."""
 
 
 class EngineError(ScalSelectError):

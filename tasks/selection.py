@@ -45,6 +45,8 @@ def select(settings: Settings, layout: Layout) -> None:
     write_text(layout.source_mix, mix_sources(pool.tables.sources, composed.picks))
     metrics = measure(settings.score.method, pool, columns["score"], composed, table, intake)
     write_json(layout.selection_metrics, metrics)
+    if not len(composed.picks) and settings.select.budget:
+        log.warning("select.budget: %s of %d scored rows is no row at all", settings.select.budget, len(pool))
     log.info("selected %d of %d scored rows by %s", len(composed.picks), len(pool), settings.score.method)
 
 

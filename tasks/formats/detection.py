@@ -45,7 +45,10 @@ def _detect_json(path: Path) -> str:
             f"{path}: unknown kind of file; expected .json, .jsonl, .parquet, .tar, or set dataset.format"
         )
     seen: dict[str, None] = {}
-    for _, value in islice(read_values(path, layout(path)), _LOOK_AT):
+    values = [value for _, value in islice(read_values(path, layout(path)), _LOOK_AT)]
+    if not values:
+        raise DatasetError(f"{path}: it has no rows")
+    for value in values:
         if isinstance(value, Mapping):
             if name := _spelled_as(value):
                 return name

@@ -152,7 +152,11 @@ def _schema(path: Path) -> pa.Schema:
     try:
         return cells.schema(path)
     except (OSError, pa.ArrowInvalid) as error:
-        raise DatasetError(f"{path}: not a readable {path.suffix.removeprefix('.')} file: {error}") from None
+        raise DatasetError(f"{path}: not a readable {_kind(path)} file: {error}") from None
+
+
+def _kind(path: Path) -> str:
+    return "Arrow" if path.suffix == ".arrow" else "Parquet"
 
 
 def _read(path: Path) -> Iterator[tuple[cells.RowRef, dict[str, Any]]]:

@@ -56,6 +56,8 @@ def open_checkpoint(settings: ModelSettings, weights: bool = True) -> Checkpoint
     folder = Path(settings.path).expanduser()
     if folder.is_dir():
         return Checkpoint(folder, settings.path, "", _weight_map(folder, settings) if weights else {})
+    if folder.is_absolute() or len(folder.parts) > 2:
+        raise ModelError(f"model `{settings.path}`: no such folder, and not a hub id such as `owner/name`")
     patterns = [*SMALL_FILES, "*.py"] if settings.trust_remote_code else SMALL_FILES
     folder = Path(_from_hub(snapshot_download, settings.path, revision=settings.revision, allow_patterns=patterns))
     found = _weight_map(folder, settings, hub=settings.path) if weights else {}

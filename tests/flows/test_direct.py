@@ -1,7 +1,8 @@
+import filelock
 import pytest
 
 from flows import direct
-from tasks.errors import ParamsError
+from tasks.errors import BusyError, InputError, ParamsError
 
 NAMED = {"dataset.path": "a.json", "model.path": "m"}
 
@@ -64,3 +65,15 @@ def test_files_are_pairs():
     }
     with pytest.raises(ParamsError, match="expected NAME=PATH"):
         direct.parse_files(["answers.nll"])
+
+
+def test_an_output_that_cannot_be_a_folder_is_the_users_error(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match=r"--out .*file: cannot be made a folder"):
+        direct.select(direct.settings_of(NAMED, {}), tmp_path / "file")
+
+
+def test_two_runs_do_not_write_to_one_folder(tmp_path):
+    (tmp_path / "store").mkdir()
+    with filelock.FileLock(tmp_path / "store/select.lock"), pytest.raises(BusyError, match="another run"):
+        direct.select(direct.settings_of(NAMED, {}), tmp_path)

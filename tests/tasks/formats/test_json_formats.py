@@ -229,7 +229,9 @@ def test_detection_looks_past_broken_rows(tmp_path):
         ("a.json", "", "it is empty"),
         ("a.json", '{\n "a": 1}', "expected a JSON array"),
         ("a.json", "\x00", "starts with '.x00'"),
-        ("a.json", "[]", "cannot tell the format"),
+        ("a.json", "[]", "it has no rows"),
+        ("a.jsonl", "", "it has no rows"),
+        ("a.json", "[1, 2]", "cannot tell the format"),
         ("a.json", '[{"instruction": "x", "output": "y"}]', r"\(fields: `instruction`, `output`\)"),
         ("a.csv", "a,b", "unknown kind of file"),
     ],
@@ -246,6 +248,12 @@ def test_missing_and_ambiguous_paths(tmp_path):
     write(tmp_path / "b.json", [])
     with pytest.raises(DatasetError, match=r"found a\.json, b\.json"):
         read(tmp_path)
+
+
+def test_an_image_root_that_is_not_there_is_said_before_rows_are_read(tmp_path):
+    path = write(tmp_path / "a.json", [{"messages": [USER]}])
+    with pytest.raises(DatasetError, match=r"dataset\.image_root: .*nowhere: no such folder"):
+        read(path, image_root=str(tmp_path / "nowhere"))
 
 
 @pytest.mark.parametrize("name", sorted(set(FORMATS) - {"parquet"}))

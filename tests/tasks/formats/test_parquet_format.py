@@ -169,7 +169,7 @@ def test_cells_are_found_in_any_order_over_row_groups_and_replaced_files(tmp_pat
 def test_broken_files_are_named(tmp_path):
     path = saved(tmp_path / "t.parquet", table(messages=[TURNS], image=[A]))
     path.write_bytes(path.read_bytes()[:-20])
-    with pytest.raises(DatasetError, match=r"t\.parquet: not a readable parquet file"):
+    with pytest.raises(DatasetError, match=r"t\.parquet: not a readable Parquet file"):
         read(path)
 
 
