@@ -89,6 +89,31 @@ def test_truncated_images_are_told(encoding, share):
     assert problem.reason == "image_truncated"
 
 
+def decodes_whole(data):
+    """The naive twin: every pixel at full size."""
+    try:
+        Image.open(io.BytesIO(data)).load()
+    except Exception:
+        return False
+    return True
+
+
+@pytest.mark.parametrize("options", [{}, {"progressive": True}, {"subsampling": 0}, {"optimize": True}])
+@pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
+def test_a_damaged_jpeg_is_judged_as_by_decoding_it_whole(mode, options):
+    data = encoded(noise(97, 61).convert(mode), "JPEG", **options)
+    assert inspect(data, LIMIT) == ImageInfo(97, 61, mode, "JPEG")
+    random = np.random.default_rng(0)
+    damaged = [data[: int(len(data) * share)] for share in np.linspace(0.02, 0.999, 30)]
+    for _ in range(60):
+        spoiled = bytearray(data)
+        start = int(random.integers(2, len(data) - 8))
+        spoiled[start : start + 8] = random.bytes(8)
+        damaged.append(bytes(spoiled))
+    for one in damaged:
+        assert isinstance(inspect(one, LIMIT), ImageInfo) == decodes_whole(one)
+
+
 @pytest.mark.parametrize(
     "data", [b"", b"not an image", b"\x89PNG\r\n\x1a\n", b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n"]
 )
