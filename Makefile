@@ -6,10 +6,13 @@ export HF_HUB_OFFLINE = 1
 export RAY_USAGE_STATS_ENABLED = 0
 BIN := .venv/bin
 
-.PHONY: demo test test-slow check clean
+.PHONY: demo evaluate-demo test test-slow check clean
 
 demo: .venv/installed  ## build the embedded demo, run the whole pipeline on it, show the result
 	$(BIN)/scalselect demo
+
+evaluate-demo: .venv/installed  ## teach a small VLM to see, fine-tune it on subsets, compare: up to 20 minutes on two cores
+	$(BIN)/scalselect evaluate-demo --out build/evaluation
 
 test: .venv/installed  ## the fast tests
 	$(BIN)/python -m pytest
