@@ -109,11 +109,15 @@ def init(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="folder of the new workspace")],
     dataset: Annotated[str | None, typer.Option(help="path or hub id [the embedded demo]")] = None,
     model: Annotated[str | None, typer.Option(help="path or hub id [the embedded demo]")] = None,
+    image_root: Annotated[
+        str | None, typer.Option(help="images may only lie under here [the folder of a JSON dataset]")
+    ] = None,
 ) -> None:
     """Make a workspace: dvc.yaml, params.yaml, prefect.yaml, git and DVC initialised."""
     from flows.scaffold import scaffold
 
-    scaffold(folder, dataset, model)
+    for note in scaffold(folder, dataset, model, image_root):
+        _say(note)
     print(
         f"{folder} is ready: look through {folder / 'params.yaml'}, then `cd {folder} && dvc repro` or `scalselect run`"
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -35,6 +36,12 @@ __pycache__/
 
 GITIGNORE = "/data/*\n!/data/manifests/\n.venv/\n"
 
+UNWATCHED = """\
+DVC does not watch the images under {images}, because the workspace lies in that folder.
+After changing an image in place, run `dvc repro --force validate`; or make the workspace elsewhere; or name the images'
+own folder with --image-root.
+"""
+
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 _GLOB = re.compile(r"[*?\[]")
 _STAGE = re.compile(r"  (\w+):$")
@@ -42,22 +49,29 @@ _CODE = re.compile(r"      - tasks\b")
 _NO_DEPS = re.compile(r"^    deps:\n(?=    \w)", re.MULTILINE)
 
 
-def scaffold(folder: Path, dataset: str | None = None, model: str | None = None) -> None:
+def scaffold(
+    folder: Path, dataset: str | None = None, model: str | None = None, image_root: str | None = None
+) -> tuple[str, ...]:
     """Make `folder` a workspace for `dataset` and `model` (paths or hub ids; by default those of the demo).
 
-    Raises InputError when there is a workspace already, or a path that does not exist.
+    Images lie under `image_root`, by default the folder of a JSON dataset. Returns what the user should know. Raises
+    InputError when there is a workspace already, or a path that does not exist.
     """
     for name in ("dvc.yaml", "params.yaml"):
         if (folder / name).exists():
             raise InputError(f"{folder / name} exists; `scalselect init` makes a new workspace and changes none")
-    changes = {**_dataset_settings(folder, dataset), **_model_settings(folder, model)}
+    if image_root is not None and dataset is None:
+        raise InputError("--image-root says where the images of a dataset lie: name it with --dataset")
+    changes = {**_dataset_settings(folder, dataset, image_root), **_model_settings(folder, model)}
     for name in ("params.yaml", "prefect.yaml"):
         write_text(folder / name, template(name))
     override(folder, changes)
-    write_text(folder / "dvc.yaml", without_code(template("dvc.yaml"), _deps(dataset, model, changes)))
+    write_text(folder / "dvc.yaml", without_code(template("dvc.yaml"), _deps(folder, dataset, model, changes)))
     write_json(folder / CODE_LOCK, code_digests())
     write_text(folder / ".gitignore", GITIGNORE)
     prepare(folder)
+    images = changes.get("dataset.image_root")
+    return () if images is None or watches_images(folder, images) else (UNWATCHED.format(images=images),)
 
 
 def prepare(folder: Path) -> None:
@@ -91,7 +105,7 @@ def _rewritten(lines: list[str], deps: dict[str, str | None]) -> Iterator[str]:
             yield from (f"      - {CODE_LOCK}:", f"          - {stage}")
 
 
-def _deps(dataset: str | None, model: str | None, changes: dict[str, Any]) -> dict[str, str | None]:
+def _deps(folder: Path, dataset: str | None, model: str | None, changes: dict[str, Any]) -> dict[str, str | None]:
     """What to write for each templated dep: hub ids are no files, and a glob is watched by its folder."""
     deps: dict[str, str | None] = {}
     if dataset is not None:
@@ -100,21 +114,28 @@ def _deps(dataset: str | None, model: str | None, changes: dict[str, Any]) -> di
             deps["${dataset.path}"] = None
         elif _GLOB.search(path):
             deps["${dataset.path}"] = str(Path(path).parent)
-        if changes["dataset.image_root"] is None:
+        if not watches_images(folder, changes["dataset.image_root"]):
             deps["${dataset.image_root}"] = None
     if model is not None and _is_hub(model):
         deps["${model.path}"] = None
     return deps
 
 
-def _dataset_settings(folder: Path, dataset: str | None) -> dict[str, Any]:
+def watches_images(folder: Path, image_root: str | None) -> bool:
+    """Whether DVC can watch the images: they have a folder, and the workspace with its outputs does not lie in it."""
+    return image_root is not None and not folder.resolve().is_relative_to((folder / image_root).resolve())
+
+
+def _dataset_settings(folder: Path, dataset: str | None, image_root: str | None) -> dict[str, Any]:
     if dataset is None:
         return {}
+    images = None if image_root is None else _existing(folder, image_root, "image-root")
     if _is_hub(dataset):
-        return {"dataset.path": dataset, "dataset.image_root": None}
+        return {"dataset.path": dataset, "dataset.image_root": images}
     path = _existing(folder, dataset, "dataset")
     # Only JSON names images beside itself; the other formats carry them.
-    images = str(Path(path).parent) if Path(path).suffix in {".json", ".jsonl"} else None
+    if images is None and Path(path).suffix in {".json", ".jsonl"}:
+        images = Path(path).parent.as_posix()
     return {"dataset.path": path, "dataset.image_root": images}
 
 
@@ -130,7 +151,7 @@ def _is_hub(name: str) -> bool:
 
 def _existing(folder: Path, name: str, what: str) -> str:
     """The path as params.yaml should say it: relative inside the workspace, absolute outside."""
-    path = Path(name).absolute()
+    path = Path(os.path.abspath(name))  # noqa: PTH100  # `..` taken out, symbolic links kept
     if not path.exists() and not (_GLOB.search(name) and any(path.parent.glob(path.name))):
         raise InputError(f"--{what} {name}: no such file or folder, and not a hub id such as `owner/name`")
     root = folder.absolute()

@@ -64,9 +64,10 @@ class Vlm:
         return clip.describe(settings) if signals == (clip.NAME,) else extractor.describe(settings, signals)
 
     def load(self, settings: Settings, signals: Signals, device: str) -> Extractor:
-        """The model on a device."""
-        from tasks.vlm import clip, extractor
+        """The model on a device. Raises ModelError, and ParamsError for a device that is not here."""
+        from tasks.vlm import clip, devices, extractor
 
+        devices.check_device(device)
         if signals == (clip.NAME,):
             return clip.Extractor(settings, device)
         return extractor.Extractor(settings, signals, device)

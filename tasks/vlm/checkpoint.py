@@ -116,7 +116,10 @@ def _weight_map(folder: Path, settings: ModelSettings, hub: str = "") -> dict[st
 
 def _names_in(path: Path) -> dict[str, str]:
     if path.name.endswith(".index.json"):
-        return dict(json.loads(path.read_text(encoding="utf-8"))["weight_map"])
+        try:
+            return dict(json.loads(path.read_text(encoding="utf-8"))["weight_map"])
+        except (ValueError, KeyError, TypeError):
+            raise ModelError(f"{path}: not an index of weights (JSON with `weight_map`); fetch it again") from None
     if path.suffix == ".safetensors":
         return dict.fromkeys(_header(path)[0], path.name)
     import torch
@@ -166,9 +169,19 @@ def _digest_tensors(path: str, size: int, mtime_ns: int, names: tuple[str, ...])
 
 
 def _header(path: Path) -> tuple[dict[str, Any], int]:
-    """The safetensors header without its metadata, and where the tensor bytes begin."""
-    with path.open("rb") as file:
-        length = int.from_bytes(file.read(8), "little")
-        header = json.loads(file.read(length))
-    header.pop("__metadata__", None)
+    """The safetensors header without its metadata, and where the tensor bytes begin.
+
+    Raises ModelError for a file that breaks off or is something else: half a download, a Git LFS pointer.
+    """
+    size = path.stat().st_size
+    try:
+        with path.open("rb") as file:
+            length = int.from_bytes(file.read(8), "little")
+            header = json.loads(file.read(length) if length < size else b"")
+        header.pop("__metadata__", None)
+        whole = max((entry["data_offsets"][1] for entry in header.values()), default=0) + 8 + length == size
+    except (ValueError, KeyError, TypeError, AttributeError):
+        whole = False
+    if not whole:
+        raise ModelError(f"{path}: not a whole safetensors file ({size:,} bytes); fetch it again")
     return header, 8 + length

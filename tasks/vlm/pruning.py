@@ -37,6 +37,8 @@ def prune(config: Any, need: Need) -> Any:
     cut = copy.deepcopy(config)
     family = family_of(cut)
     text = cut.get_text_config()
+    if not isinstance(getattr(text, "num_hidden_layers", None), int):
+        raise ModelError(f"model family `{cut.model_type}` is not supported: its configuration has no decoder layers")
     if need.depth > text.num_hidden_layers:
         raise ModelError(f"layer {need.depth - 1} was asked for, the decoder has {text.num_hidden_layers}")
     if need.head:
@@ -52,10 +54,12 @@ def prune(config: Any, need: Need) -> Any:
 
 def pruned_class(config: Any, need: Need, trust_remote_code: bool = False) -> type[Any]:
     """The model class for a pruned configuration: without head (the base model), and without final norm."""
-    auto = AutoModelForImageTextToText if need.head else AutoModel
-    base = class_of(auto, config, trust_remote_code)
-    if need.head:
-        return base
+    if need.head or not trust_remote_code:
+        # Asked for even where only the base is built: AutoModel also knows models that see no images.
+        whole = class_of(AutoModelForImageTextToText, config, trust_remote_code)
+        if need.head:
+            return whole
+    base = class_of(AutoModel, config, trust_remote_code)
 
     class Pruned(base):  # type: ignore[misc,valid-type]
         def __init__(self, config: Any) -> None:

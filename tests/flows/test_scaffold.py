@@ -69,6 +69,19 @@ def test_paths_inside_the_workspace_are_relative(tmp_path, inputs):
     assert settings.model.path == "raw/model"
 
 
+def test_images_are_watched_unless_the_workspace_lies_among_them(tmp_path, inputs):
+    (tmp_path / "raw" / "images").mkdir()
+    data, model = str(inputs / "train.json"), str(inputs / "model")
+    (note,) = scaffold.scaffold(inputs / "inner", data, model)
+    assert "does not watch the images" in note
+    assert deps(inputs / "inner", "validate") == ["${dataset.path}", "${model.path}"]
+    assert scaffold.scaffold(inputs / "second", data, model, str(inputs / "images")) == ()
+    assert load(inputs / "second" / "params.yaml").dataset.image_root == str(inputs / "images")
+    assert "${dataset.image_root}" in deps(inputs / "second", "validate")
+    # DVC reads either: with the folder of the workspace as an input it would refuse the whole DAG.
+    assert dvc.status(inputs / "inner").keys() == dvc.status(inputs / "second").keys() == STAGES.keys()
+
+
 def test_hub_ids_are_no_files(tmp_path):
     scaffold.scaffold(tmp_path / "new", "team/pool", "team/vlm-7b")
     assert load(tmp_path / "new" / "params.yaml").dataset.image_root is None

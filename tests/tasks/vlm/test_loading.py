@@ -11,7 +11,8 @@ import torch
 import transformers as hf
 from safetensors.torch import load_file, save_file
 
-from tasks.errors import ModelError
+from tasks.errors import ModelError, ParamsError
+from tasks.models import Vlm
 from tasks.params import ModelSettings, parse
 from tasks.vlm.checkpoint import digest_file, open_checkpoint
 from tasks.vlm.extractor import Extractor, describe, groups, token_counter
@@ -137,9 +138,32 @@ def test_code_in_a_checkpoint_is_not_run(folder):
 
 
 def test_no_such_model():
-    for path in ("/no/such/folder", "nobody/nothing"):
-        with pytest.raises(ModelError, match="neither a folder nor"):
+    for path, reason in (("/no/such/folder", "no such folder"), ("nobody/nothing", "neither a folder nor")):
+        with pytest.raises(ModelError, match=reason):
             describe(settings(path), ("attended",))
+
+
+@pytest.mark.parametrize(
+    "damage", [lambda data: data[:-7], lambda data: data[:100], lambda data: b"version https://lfs"]
+)
+def test_a_torn_file_of_weights_is_named(folder, damage):
+    path = folder / "model.safetensors"
+    path.write_bytes(damage(path.read_bytes()))
+    with pytest.raises(ModelError, match=r"model\.safetensors: not a whole safetensors file .*; fetch it again"):
+        describe(settings(folder), ("attended",))
+
+
+@pytest.mark.parametrize("text", ["{}", "[1]", "half {"])
+def test_a_broken_index_of_weights_is_named(folder, text):
+    (folder / "model.safetensors.index.json").write_text(text)
+    with pytest.raises(ModelError, match=r"index\.json: not an index of weights"):
+        describe(settings(folder), ("attended",))
+
+
+def test_a_device_that_is_not_here_is_the_users_error(folder):
+    for device in ("cuda:99", "abacus"):
+        with pytest.raises(ParamsError, match=f"run.device: `{device}` cannot be used here"):
+            Vlm().load(settings(folder), ("attended",), device)
 
 
 def test_a_folder_without_weights_still_counts_tokens(folder):
@@ -242,8 +266,15 @@ def test_logits_that_are_scaled_are_refused_where_they_are_needed():
 
 def test_a_text_model_is_refused(folder):
     hf.LlamaConfig(**zoo.TEXT, vocab_size=300).save_pretrained(folder)
-    with pytest.raises(ModelError, match="llama"):
+    with pytest.raises(ModelError, match=r"`llama` is not supported: .*AutoModelForImageTextToText does not know it"):
         Extractor(settings(folder), ("attended",), "cpu")
+
+
+def test_a_configuration_without_decoder_layers_is_refused(folder):
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "model_type": "bert"}))
+    with pytest.raises(ModelError, match="`bert` is not supported"):
+        describe(settings(folder), ("attended",))
 
 
 def test_groups_share_a_model():
