@@ -11,13 +11,14 @@ import logging
 import shutil
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from tasks.anchors import ANCHORED, AnchorSet, assemble_anchors, opened, refuse_anchors
 from tasks.assembly import SignalShape, assemble
 from tasks.atomic import write_json, write_text
 from tasks.digests import unpack
@@ -25,6 +26,7 @@ from tasks.engines import run_jobs
 from tasks.engines.local import list_devices
 from tasks.engines.work import Job, Outcome, name_rows
 from tasks.errors import EngineError
+from tasks.judge import asked_for, rate
 from tasks.layout import Layout
 from tasks.models import Description, Loader, Models, Signals, Vlm
 from tasks.params import Settings
@@ -39,6 +41,9 @@ log = logging.getLogger(__name__)
 Rows = NDArray[np.int64]
 """Positions in a census."""
 
+Records = dict[str, dict[str, Any]]
+"""What extraction.json says of each signal."""
+
 _REPAIRS = 3
 _SYSTEMATIC_ROWS = 8
 _CALIBRATION_ROWS = 8
@@ -51,6 +56,10 @@ class Group:
     signals: Signals
     description: Description
     shelves: dict[str, Shelf]
+
+    def shape(self, signal: str) -> SignalShape:
+        """The columns of a signal."""
+        return SignalShape(self.description.matrices[signal], self.description.statistics[signal])
 
 
 @dataclass(frozen=True)
@@ -85,21 +94,17 @@ def prune(layout: Layout) -> int:
 
 def extract_with(models: Models, settings: Settings, layout: Layout) -> None:
     """`extract`, on the given models."""
+    rated = asked_for(settings.extract)
     census = take_census(layout.samples)
     groups = _open_groups(models, settings, layout)
-    retry = True
-    for _ in range(_REPAIRS):
-        for group in groups:
-            _fill(models, settings, layout, census, group, retry)
-        try:
-            _assemble(layout, census, groups)
-        except CorruptShardError as error:
-            log.warning("%s; its rows are extracted again", error)
-            _discard(groups, error.path)
-            retry = False
-        else:
-            return
-    raise EngineError(f"{layout.store}: shards are damaged as fast as they are written; is the disk failing?")
+    with opened(settings, layout) as anchors:
+        rows, signals = _measure(models, settings, layout, census, groups, anchors)
+    if settings.extract.judge is not None and rated:
+        signals |= rate(settings.extract.judge, layout, rated, census.rows[rows].tolist())
+    counts = {"samples": census.total, "with_images": len(census)}
+    counts |= {"rows": len(rows), "rejected": len(census) - len(rows)}
+    write_json(layout.features / "extraction.json", {**counts, "signals": signals})
+    log.info("features of %d rows, %d rejected", len(rows), counts["rejected"])
 
 
 def plan_with(models: Models, settings: Settings, layout: Layout) -> Plan:
@@ -116,6 +121,25 @@ def plan_with(models: Models, settings: Settings, layout: Layout) -> Plan:
             rate = read_rate(layout.store, _rate_key(settings, group, signals))
             seconds += len(wanted) / (rate or _calibrate(models, settings, layout, census, signals, wanted))
     return Plan(len(distinct), cached, missing, seconds)
+
+
+def _measure(
+    models: Models, settings: Settings, layout: Layout, census: Census, groups: list[Group], anchors: list[AnchorSet]
+) -> tuple[Rows, Records]:
+    """Extract what the store lacks and write features/, all but its record; returns the rows in it."""
+    retry = True
+    for _ in range(_REPAIRS):
+        for group in groups:
+            _fill(models, settings, layout, census, group, retry)
+        for one in anchors:
+            _fill(models, settings, replace(layout, samples=one.samples), one.census, _alone(groups, ANCHORED), retry)
+        try:
+            return _assemble(layout, census, groups, anchors)
+        except CorruptShardError as error:
+            log.warning("%s; its rows are extracted again", error)
+            _discard(groups, error.path)
+            retry = False
+    raise EngineError(f"{layout.store}: shards are damaged as fast as they are written; is the disk failing?")
 
 
 def _open_groups(models: Models, settings: Settings, layout: Layout) -> list[Group]:
@@ -185,10 +209,10 @@ def _refuse_systematic_failure(job: Job, outcome: Outcome) -> None:
         )
 
 
-def _assemble(layout: Layout, census: Census, groups: list[Group]) -> None:
-    """Write features/ afresh. Raises CorruptShardError."""
-    refusals: dict[str, Refusal] = {}
-    good = np.ones(len(census), dtype=bool)
+def _assemble(layout: Layout, census: Census, groups: list[Group], anchors: list[AnchorSet]) -> tuple[Rows, Records]:
+    """Write features/ afresh, all but its record. Raises CorruptShardError."""
+    refusals = refuse_anchors(anchors)
+    good = ~np.isin(np.array(unpack(census.digests), dtype=np.str_), np.array(list(refusals), dtype=np.str_))
     for shelf in (shelf for group in groups for shelf in group.shelves.values()):
         good &= shelf.find(census.digests).extracted
         refusals = shelf.refusals(census.digests) | refusals
@@ -197,17 +221,23 @@ def _assemble(layout: Layout, census: Census, groups: list[Group]) -> None:
         first = next(iter(refusals.values()))
         raise EngineError(f"not one of {len(census)} rows could be extracted: {first.reason}: {first.detail}")
     shutil.rmtree(layout.features, ignore_errors=True)
-    signals = {}
+    signals: Records = {}
     for group in groups:
         for signal in group.signals:
-            shape = SignalShape(group.description.matrices[signal], group.description.statistics[signal])
-            shelf = group.shelves[signal]
+            shape, shelf = group.shape(signal), group.shelves[signal]
             parts = assemble(layout.store, layout.features / signal, shelf, shape, census, rows)
             signals[signal] = _describe_signal(group, signal, shape, parts)
+    if anchors:
+        shape, shelf = (group := _alone(groups, ANCHORED)).shape(ANCHORED), group.shelves[ANCHORED]
+        signals[ANCHORED]["anchors"] = {one.name: assemble_anchors(layout, one, shelf, shape) for one in anchors}
     _write_rejects(layout.features / "rejects.jsonl", census, np.flatnonzero(~good), refusals)
-    counts = {"samples": census.total, "with_images": len(census), "rows": len(rows), "rejected": int((~good).sum())}
-    write_json(layout.features / "extraction.json", {**counts, "signals": signals})
-    log.info("features of %d rows, %d rejected", len(rows), counts["rejected"])
+    return rows, signals
+
+
+def _alone(groups: list[Group], signal: str) -> Group:
+    """One signal of its group, as a group."""
+    group = next(one for one in groups if signal in one.signals)
+    return Group((signal,), group.description, {signal: group.shelves[signal]})
 
 
 def _describe_signal(group: Group, signal: str, shape: SignalShape, parts: int) -> dict[str, Any]:

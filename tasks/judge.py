@@ -1,4 +1,4 @@
-"""Ratings of the rows by a strong model behind an endpoint, as signals `judge` and `deita` beside the others.
+"""Ratings of the rows by a strong model behind an endpoint: the signals `judge` and `deita`, beside those of models.
 
 Every distinct content is asked once and remembered in the store, unreadable replies too, so a second run costs nothing.
 The cost is estimated first, and a run above `extract.judge.maximum_cost` does not start.
@@ -9,7 +9,7 @@ from __future__ import annotations
 import base64
 import json
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,12 +21,12 @@ import pyarrow.parquet as pq
 from tasks.atomic import replacing, write_json
 from tasks.endpoint import Endpoint
 from tasks.errors import ParamsError
-from tasks.features import FeatureTable
 from tasks.images import read_bytes
 from tasks.layout import Layout
-from tasks.params import JudgeSettings
-from tasks.rubrics import RUBRICS, Rubric
+from tasks.params import ExtractSettings, JudgeSettings
+from tasks.rubrics import RUBRICS, Json, Rubric
 from tasks.sample import Sample, digest_json
+from tasks.store import JUDGED
 from tasks.tables import read_samples
 
 log = logging.getLogger(__name__)
@@ -52,15 +52,26 @@ class _Question:
     path: Path
 
 
-def rate(settings: JudgeSettings, layout: Layout, beside: str) -> dict[str, int]:
-    """Rate the rows of the extracted signal `beside`, write features/<rubric>/part-00000.parquet for each rubric.
+def asked_for(extract: ExtractSettings) -> tuple[str, ...]:
+    """The signals of `extract.signals` that are ratings. Raises ParamsError when there is nobody to ask."""
+    names = tuple(name for name in dict.fromkeys(extract.signals) if name in RUBRICS)
+    if names and extract.judge is None:
+        raise ParamsError(
+            f"extract.judge: the signal `{names[0]}` needs an OpenAI-compatible endpoint, for example "
+            "--set extract.judge.url=http://localhost:8000/v1 --set extract.judge.model=Qwen/Qwen3-VL-8B-Instruct"
+        )
+    return names
 
-    Returns how many replies could not be read, by rubric; those rows hold NaN. Raises ParamsError above the cost limit,
-    EngineError when the endpoint stays away.
+
+def rate(settings: JudgeSettings, layout: Layout, names: Sequence[str], rows: Collection[int]) -> dict[str, Json]:
+    """Rate rows (of the dataset), write features/<rubric>/part-00000.parquet for each rubric.
+
+    Returns what extraction.json says of each: among it `unread`, how many rows hold NaN because their reply could not
+    be read. Raises ParamsError above the cost limit, EngineError when the endpoint stays away.
     """
-    rows = set(FeatureTable(layout.features / beside).rows.tolist())
-    samples = [sample for sample in read_samples(layout.samples) if sample.row in rows]
-    rubrics = [RUBRICS[name] for name in settings.rubrics]
+    wanted = set(rows)
+    samples = [sample for sample in read_samples(layout.samples) if sample.row in wanted]
+    rubrics = [RUBRICS[name] for name in names]
     questions = _unanswered(settings, layout.store, rubrics, samples)
     expected = estimate(settings, questions)
     log.info("judge: %d requests, about %d tokens, cost %.2f", expected.requests, expected.input_tokens, expected.cost)
@@ -70,7 +81,9 @@ def rate(settings: JudgeSettings, layout: Layout, beside: str) -> dict[str, int]
             f"above extract.judge.maximum_cost {settings.maximum_cost:.2f}"
         )
     _ask(settings, questions)
-    return {rubric.name: _write(settings, layout, rubric, samples) for rubric in rubrics}
+    return {
+        rubric.name: _describe(settings, rubric, unread=_write(settings, layout, rubric, samples)) for rubric in rubrics
+    }
 
 
 def estimate(settings: JudgeSettings, questions: Sequence[_Question]) -> Estimate:
@@ -100,9 +113,25 @@ def _unanswered(
 
 def _remembered(settings: JudgeSettings, store: Path, rubric: Rubric, sample: Sample) -> Path:
     """Where the reply lies: named by everything that decides what is asked, and of whom."""
-    asked = [settings.model, settings.images, rubric.instruction, rubric.schema(), sample.digest]
-    digest = digest_json(asked)
-    return store / "judge" / digest[:2] / f"{digest}.json"
+    digest = digest_json([*_identity(settings, rubric), sample.digest])
+    return store / JUDGED / digest[:2] / f"{digest}.json"
+
+
+def _identity(settings: JudgeSettings, rubric: Rubric) -> list[Any]:
+    return [settings.model, settings.images, rubric.instruction, rubric.schema()]
+
+
+def _describe(settings: JudgeSettings, rubric: Rubric, unread: int) -> Json:
+    # The same fields as a model's signal; an endpoint has no files to show.
+    record = {"model": settings.model, "commit": "", "dtype": "", "tensors": "", "files": {}, "images": settings.images}
+    return {
+        "fingerprint": digest_json(_identity(settings, rubric)),
+        "columns": {},
+        "statistics": dict.fromkeys(rubric.columns, "double"),
+        "parts": 1,
+        "unread": unread,
+        "record": record,
+    }
 
 
 def _ask(settings: JudgeSettings, questions: Sequence[_Question]) -> None:

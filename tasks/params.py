@@ -113,7 +113,9 @@ class AnchorsSettings(Section):
     path: str = Field(description="dataset of any format")
     format: Literal["auto", "llava", "messages", "llamafactory", "parquet", "webdataset"] = "auto"
     image_root: str | None = None
-    rows: int | None = Field(default=None, gt=0, description="drawn by content, each source in proportion; default: all")
+    rows: int | None = Field(
+        default=None, gt=0, description="drawn by content, each source in proportion; default: all"
+    )
     seed: int = Field(default=0, ge=0)
 
 
@@ -136,11 +138,10 @@ class GradientsSettings(Section):
 
 
 class JudgeSettings(Section):
-    """An OpenAI-compatible endpoint that rates the rows (llm_judge, deita). Costs money: never on by default."""
+    """An OpenAI-compatible endpoint that rates the rows: signals judge and deita. Costs money: never on by default."""
 
     url: str = Field(description="base of the API: https://host/v1")
     model: str
-    rubrics: tuple[Literal["judge", "deita"], ...] = ("judge",)
     api_key_variable: str = Field(default="OPENAI_API_KEY", description="environment variable that holds the key")
     images: bool = Field(default=True, description="send the images, as data URLs")
     tokens_per_image: int = Field(default=1000, ge=0, description="for the estimate only")
@@ -155,7 +156,7 @@ class JudgeSettings(Section):
 class ExtractSettings(Section):
     """What is measured on each sample. Everything here changes the features."""
 
-    signals: tuple[Literal["attended", "pooled", "answers", "clip", "gradients"], ...] = ("attended",)
+    signals: tuple[Literal["attended", "pooled", "answers", "clip", "gradients", "judge", "deita"], ...] = ("attended",)
     preset: Literal["default", "official"] = "default"
     instruction_tokens: Literal["user", "non_answer"] = "user"
     visual_tokens: Literal["image", "with_markers"] = "image"
@@ -165,7 +166,7 @@ class ExtractSettings(Section):
     answers: AnswersSettings = AnswersSettings()
     clip: ClipSettings = ClipSettings()
     gradients: GradientsSettings = GradientsSettings()
-    judge: JudgeSettings | None = Field(default=None, description="rate the rows by an endpoint: tasks/judge.py")
+    judge: JudgeSettings | None = Field(default=None, description="for the signals judge and deita")
 
     def resolved(self) -> ExtractSettings:
         """The settings with `preset` spelled out (image sizes of a preset depend on the family: tasks.vlm)."""

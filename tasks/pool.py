@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
@@ -55,10 +56,13 @@ def read_pool(
 
     pooled: how the `pooled` signal was laid out, which is what it takes to offer its halves by name.
     keep: moments measured now are kept in the store, and those kept there are used; they come out the same.
-    Without signals the rows are those of any signal: the same in all.
+    Without signals the rows are those of any signal: the same in all; where none was asked for, all that have images.
     Raises FeatureError when a signal is missing, or was extracted from other samples.
     """
-    named = {name: FeatureTable(layout.features / name) for name in signals or _extracted(layout.features)[:1]}
+    names = signals or _extracted(layout.features)[:1]
+    if not names:
+        return _read_unmeasured(layout.samples)
+    named = {name: FeatureTable(layout.features / name) for name in names}
     first = next(iter(named.values()))
     matrices: dict[str, Matrix] = {}
     columns: dict[str, NDArray[np.float64]] = {}
@@ -68,7 +72,7 @@ def read_pool(
         if not np.array_equal(table.digests, first.digests):
             raise FeatureError(f"{table.folder}: not the rows of {first.folder}; extract again")
         whole = {column: table.matrix(column) for column in table.matrices}
-        matrices |= dict(_matrices(name, whole, pooled))
+        matrices |= {**dict(_matrices(name, whole, pooled)), **_anchors(name, table.folder)}
         for column, matrix in whole.items():
             cache: Keep = MomentCache(caches[name] / column) if name in caches else Nothing()
             shorter = partial(measure_pieces, matrix.read_spans, matrix.shape, table.digests, cache)
@@ -105,11 +109,27 @@ def _matrices(name: str, whole: dict[str, ShardMatrix], pooled: PooledSettings |
             yield from _halves(matrix, pooled)
 
 
+def _anchors(signal: str, folder: Path) -> dict[str, Matrix]:
+    """ "gradients.anchor", ...: reference sets beside a signal, rows of their own."""
+    parts = sorted(folder.glob("*/part-00000.parquet"))
+    return {f"{signal}.{part.parent.name}": FeatureTable(part.parent).matrix() for part in parts}
+
+
 def _extracted(folder: Path) -> list[str]:
     names = sorted(path.name for path in folder.glob("*/") if any(path.glob("*.parquet")))
-    if not names:
+    if not names and not (folder / "extraction.json").is_file():
         raise FeatureError(f"{folder}: no features; run the extract stage")
     return names
+
+
+def _read_unmeasured(path: Path) -> PoolRows:
+    """The rows that would be extracted, for a method that looks at nothing."""
+    with pq.ParquetFile(path) as file:
+        table = file.read(columns=["row", "id", "digest", "source", "text_only"])
+    table = table.filter(pc.invert(table["text_only"]))
+    digests, sources = table["digest"].to_pylist(), [source or "" for source in table["source"].to_pylist()]
+    tables = Tables(np.array(digests, dtype="U64"), np.array(sources, dtype=np.str_))
+    return PoolRows(tables, np.asarray(table["row"]), table["id"].to_pylist(), path)
 
 
 def _halves(matrix: Matrix, pooled: PooledSettings) -> Iterator[tuple[str, Matrix]]:

@@ -3,6 +3,7 @@
     store/<fingerprint>/<shard>.arrow    rows extracted together; written beside, synced, renamed
     store/<fingerprint>/index.arrow      which shard holds which digest: derived from the shards, only a cache
     store/assembled/...                  parts of data/features, kept for hard links
+    store/judge/...                      replies of an endpoint that rates rows (tasks.judge)
 
 A fingerprint names one way of extracting one signal; a digest names one sample. A shard that is not complete does not
 exist, and one that was damaged is named in the log, ignored, and extracted again.
@@ -26,6 +27,7 @@ from tasks.shards import CorruptShardError, Refusal, Shard, name_shard, open_sha
 log = logging.getLogger(__name__)
 
 ASSEMBLED = "assembled"
+JUDGED = "judge"
 _OPEN_SHARDS = 256
 
 
@@ -127,12 +129,12 @@ def collect(root: Path, fingerprints: Collection[str], digests: Collection[str] 
     """Remove what is no longer wanted; returns the bytes freed.
 
     Goes: shards of other fingerprints; with `digests`, rows of other samples; half-written files; assembled parts that
-    data/features no longer links to.
+    data/features no longer links to. A judge's replies stay: they were paid for.
     """
     if not root.is_dir():
         return 0
     before = _size(root)
-    for folder in sorted(one for one in root.iterdir() if one.is_dir() and one.name != ASSEMBLED):
+    for folder in sorted(one for one in root.iterdir() if one.is_dir() and one.name not in (ASSEMBLED, JUDGED)):
         if folder.name not in fingerprints:
             _remove_tree(folder)
         elif digests is not None:

@@ -91,25 +91,31 @@ def settings(server, **changes):
     return JudgeSettings(**{"url": server.url, "model": "judge-1", "parallel": 3, **changes})
 
 
+def unread(chosen, layout, name="judge"):
+    described = rate(chosen, layout, (name,), range(5))[name]
+    assert set(described["statistics"]) == set(table(layout, name).column_names) - {"row", "id", "digest"}
+    return described["unread"]
+
+
 def table(layout, name="judge"):
     return pq.read_table(layout.features / name / "part-00000.parquet")
 
 
 def test_each_content_is_asked_once_and_remembered(server, layout):
-    assert rate(settings(server), layout, "attended") == {"judge": 0}
+    assert unread(settings(server), layout) == 0
     assert len(server.requests) == 4
     assert table(layout)["score"].to_pylist() == [16 / 20] * 5
     before = (layout.features / "judge" / "part-00000.parquet").read_bytes()
-    rate(settings(server), layout, "attended")
+    rate(settings(server), layout, ("judge",), range(5))
     assert len(server.requests) == 4
     assert (layout.features / "judge" / "part-00000.parquet").read_bytes() == before
-    rate(settings(server, model="judge-2"), layout, "attended")
+    rate(settings(server, model="judge-2"), layout, ("judge",), range(5))
     assert len(server.requests) == 8
 
 
 def test_what_is_asked(server, layout, monkeypatch):
     monkeypatch.setenv("MY_KEY", "secret")
-    rate(settings(server, api_key_variable="MY_KEY"), layout, "attended")
+    rate(settings(server, api_key_variable="MY_KEY"), layout, ("judge",), range(5))
     path, body = server.requests[0]
     assert path == "/v1/chat/completions"
     assert server.headers[0]["Authorization"] == "Bearer secret"
@@ -122,7 +128,7 @@ def test_what_is_asked(server, layout, monkeypatch):
     assert text["text"].startswith("[user]\n<image> ")
     kind, data = image["image_url"]["url"].split(",")
     assert (kind, base64.b64decode(data)) == ("data:image/png;base64", PNG)
-    rate(settings(server, images=False), layout, "attended")
+    rate(settings(server, images=False), layout, ("judge",), range(5))
     assert [part["type"] for part in server.requests[-1][1]["messages"][1]["content"]] == ["text"]
 
 
@@ -134,7 +140,7 @@ def test_replies_that_cannot_be_read_are_counted_and_rank_last(server, layout):
         )
 
     server.reply = reply
-    assert rate(settings(server), layout, "attended") == {"judge": 3}
+    assert unread(settings(server), layout) == 3
     assert np.isnan(table(layout)["score"].to_numpy()).tolist() == [True, True, False, False, True]
     pool = read_pool(layout, ("judge",))
     method = METHODS["llm_judge"]
@@ -149,7 +155,7 @@ def test_a_run_above_the_cost_limit_does_not_start(server, layout):
     with pytest.raises(
         ParamsError, match=r"4 requests would cost about \d+\.\d\d, above extract.judge.maximum_cost 3.00"
     ):
-        rate(dear, layout, "attended")
+        rate(dear, layout, ("judge",), range(5))
     assert not server.requests
 
 
@@ -178,14 +184,14 @@ def test_an_endpoint_that_stays_down_is_our_failure_and_a_refusal_is_not(server)
 def test_what_was_rated_before_a_failure_is_kept(server, layout):
     server.failures = [200, 200, 400]
     with pytest.raises(ParamsError):
-        rate(settings(server, parallel=1), layout, "attended")
-    rate(settings(server, parallel=1), layout, "attended")
+        rate(settings(server, parallel=1), layout, ("judge",), range(5))
+    rate(settings(server, parallel=1), layout, ("judge",), range(5))
     assert len(server.requests) == 4 + 1
 
 
 def test_deita_grades_turns(server, layout):
     server.reply = lambda body: json.dumps({"complexity": [3], "quality": [5]})
-    assert rate(settings(server, rubrics=("deita",)), layout, "attended") == {"deita": 0}
+    assert unread(settings(server), layout, "deita") == 0
     assert table(layout, "deita")["evol"].to_pylist() == [15.0] * 5
     tables = read_pool(layout, ("deita", "attended")).tables
     method = METHODS["deita"]
