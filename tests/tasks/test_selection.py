@@ -222,3 +222,19 @@ def test_a_method_with_picks_of_its_own_goes_through_the_files(layout):
     score(settings(**options), layout)
     select(settings(**options, select__budget=11), layout)
     assert len(selected(layout)) == 11
+
+
+@pytest.mark.parametrize("method", ["random", "stratified"])
+def test_a_method_that_looks_at_nothing_needs_no_features(layout, method):
+    for path in layout.features.rglob("*.parquet"):
+        path.unlink()
+    given = settings(score__method=method, select__budget=9)
+    with pytest.raises(FeatureError, match="run the extract stage"):
+        score(given, layout)
+    (layout.features / "extraction.json").write_text('{"signals": {}}')
+    # The row that extraction would have refused.
+    (layout.features / "rejects.jsonl").write_text("")
+    score(given, layout)
+    select(given, layout)
+    metrics = json.loads(layout.selection_metrics.read_text())
+    assert (metrics["scored"], metrics["selected"], metrics["set_aside"]) == (len(SCORED) + 1, 9, len(TEXT_ONLY))
