@@ -27,7 +27,7 @@ CONTROLS = ("random", "stratified")
 """Always compared with: few published selectors beat them at every budget."""
 
 RATED = ("judge", "deita")
-"""Signals that come from an endpoint, not from extract.signals."""
+"""Signals that come from an endpoint, which must be named."""
 
 
 @dataclass(frozen=True)
@@ -122,14 +122,15 @@ def _refuse(settings: Settings, layout: Layout, lacking: Mapping[str, Sequence[s
     """Raise FeatureError with all that is missing at once, and how to get it."""
     if not lacking:
         return
-    missing = dict.fromkeys(signal for signals in lacking.values() for signal in signals)
+    missing = list(dict.fromkeys(signal for signals in lacking.values() for signal in signals))
     lines = [f"compare.methods: {name} needs {' and '.join(signals)}" for name, signals in lacking.items()]
-    extracted = [signal for signal in missing if signal not in RATED]
-    if extracted:
-        wanted = ", ".join(dict.fromkeys([*settings.extract.signals, *extracted]))
-        lines.append(f"not extracted to {layout.features}: add it with --set extract.signals=[{wanted}]")
+    wanted = ", ".join(dict.fromkeys([*settings.extract.signals, *missing]))
+    lines.append(f"not extracted to {layout.features}: add it with --set extract.signals=[{wanted}]")
     if "clip" in missing and settings.extract.clip.model is None:
         lines.append("`clip` also needs a CLIP or SigLIP model: --set extract.clip.model.path=...")
-    if rated := [signal for signal in missing if signal in RATED]:
-        lines.append(f"{' and '.join(rated)}: ratings by an endpoint, see extract.judge in docs/settings.md")
+    rated = [signal for signal in missing if signal in RATED]
+    if rated and settings.extract.judge is None:
+        lines.append(
+            f"`{rated[0]}` also needs an endpoint that rates the rows: --set extract.judge.url=... and .model=..."
+        )
     raise FeatureError("\n".join(lines))

@@ -64,9 +64,9 @@ def test_missing_signals_are_named_all_at_once_with_the_fix(layout):
     text = str(caught.value)
     assert "coincide needs pooled" in text
     assert "clip_score needs clip" in text
-    assert "--set extract.signals=[attended, pooled, clip]" in text
+    assert "--set extract.signals=[attended, pooled, clip, judge]" in text
     assert "extract.clip.model.path" in text
-    assert "judge: ratings by an endpoint" in text
+    assert "`judge` also needs an endpoint" in text
     assert "margin" not in text
 
 
