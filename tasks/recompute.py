@@ -77,7 +77,13 @@ def _compare_group(
     first = tables[signals[0]]
     places = {int(row): place for place, row in enumerate(first.rows)}
     rows = choose(dict(zip(places, map(str, first.digests), strict=True)), finished.content["digest"], count)
-    samples = _samples(finished, rows)
+    wanted = _samples(finished, rows)
+    samples = [one for one in wanted if all(Path(image.path).exists() for image in one.images)]
+    for sample in wanted:
+        if sample not in samples:
+            yield Finding(f"{signals[0]} of row {sample.row}", "unreachable", "its images are not here")
+    if not samples:
+        return
     outcome = Loader(Vlm(), settings, signals)(list_devices(settings.run)[0])(Job(0, tuple(samples)))
     for refusal in outcome.refusals:
         yield Finding(

@@ -21,7 +21,7 @@ from jinja2 import TemplateError
 from tasks import image_index
 from tasks.atomic import replacing, write_json
 from tasks.checks import check_row
-from tasks.errors import GateError
+from tasks.errors import DatasetError, GateError
 from tasks.formats import open_dataset
 from tasks.formats.record import Dataset, Row
 from tasks.image_index import ImageIndex
@@ -58,6 +58,9 @@ def validate(settings: Settings, layout: Layout) -> None:
     be opened, GateError (after writing everything) when the table fails a gate of params.yaml.
     """
     dataset = open_dataset(settings.dataset)
+    named = settings.dataset.image_root
+    if named is not None and not Path(named).is_dir():
+        raise DatasetError(f"dataset.image_root: {named}: no such folder")
     limits = settings.validation
     with image_index.opened(layout.store / "images.sqlite", limits.maximum_pixels, settings.run.workers) as images:
         tally = Tally()

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
-from tasks.errors import DatasetError
 from tasks.formats.detection import detect
 from tasks.formats.export import PathPolicy, Writer
 from tasks.formats.export_parquet import write_parquet
@@ -56,8 +53,6 @@ WRITERS: dict[str, Writer] = {
 
 def open_dataset(settings: DatasetSettings) -> Dataset:
     """Open the dataset in the format that is set, or detected. Raises DatasetError naming the file and the fix."""
-    if settings.image_root is not None and not Path(settings.image_root).is_dir():
-        raise DatasetError(f"dataset.image_root: {settings.image_root}: no such folder")
     name = settings.format
     if name == "auto":
         name = "llamafactory" if settings.columns or settings.tags else detect(settings.path)  # type: ignore[assignment]

@@ -23,7 +23,7 @@ from tasks.manifest import describe_file, seal
 from tasks.recompute import choose, distance
 from tasks.sample import Sample, digest_bytes, digest_sample
 from tasks.scoring import score
-from tasks.tables import write_samples
+from tasks.tables import read_samples, write_samples
 
 BUDGET = 5
 
@@ -83,6 +83,14 @@ def test_an_honest_run_is_reproduced(honest: Path) -> None:
     names = [one.name for one in verification.findings]
     assert sum(name.startswith("attended of row") for name in names) == 3
     assert "48 scores computed again" in names
+
+
+def test_rows_whose_images_are_not_here_are_out_of_reach_not_wrong(run: Path) -> None:
+    samples = list(read_samples(run / "samples.parquet"))
+    gone = [replace(one, images=tuple(replace(image, path="gone.png") for image in one.images)) for one in samples]
+    write_samples(run / "samples.parquet", gone)
+    found = [one for one in lineage.verify(run, 3).unreachable if one.name.startswith("attended of row")]
+    assert [one.detail for one in found] == ["its images are not here"] * 3
 
 
 def reseal(run: Path) -> None:

@@ -207,3 +207,8 @@ def test_the_golden_datasets_pass_whole(tmp_path, golden):
         validate(settings, layout)
         samples, rejects, _ = outputs(layout)
         assert (len(samples), rejects) == (len(json.loads((case / "data.json").read_text())), [])
+
+
+def test_an_image_root_that_is_not_there_is_said_before_rows_are_read(folder):
+    with pytest.raises(DatasetError, match=r"dataset\.image_root: nowhere: no such folder"):
+        run(folder, [record(1)], **{"dataset.image_root": "nowhere"})

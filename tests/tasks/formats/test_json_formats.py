@@ -250,12 +250,6 @@ def test_missing_and_ambiguous_paths(tmp_path):
         read(tmp_path)
 
 
-def test_an_image_root_that_is_not_there_is_said_before_rows_are_read(tmp_path):
-    path = write(tmp_path / "a.json", [{"messages": [USER]}])
-    with pytest.raises(DatasetError, match=r"dataset\.image_root: .*nowhere: no such folder"):
-        read(path, image_root=str(tmp_path / "nowhere"))
-
-
 @pytest.mark.parametrize("name", sorted(set(FORMATS) - {"parquet"}))
 def test_a_forced_format_on_a_missing_path_is_the_users_error(tmp_path, name):
     with pytest.raises(DatasetError, match="none"):
