@@ -73,6 +73,7 @@ def published(folder: Path, samples: list[Sample], dtype: str) -> tuple[list[Spe
     own = settings(folder, dtype, 1)
     preparer = Preparer(folder, model_of(own, "attended"), own.extract, ("attended",))
     kind = getattr(torch, dtype)
+    hf.utils.logging.disable_progress_bar()
     model = hf.AutoModelForImageTextToText.from_pretrained(folder, attn_implementation="eager", dtype=kind).eval()
     spent, features = [], []
     for sample in samples:
@@ -99,11 +100,13 @@ def _attended(output: Any, prepared: Any) -> np.ndarray[Any, Any]:
 def extracted(folder: Path, samples: list[Sample], dtype: str, budget: int, store: Path) -> dict[str, Any]:
     """Ours, as the stage does it: load, prepare beside the model, compute, write shards. One row first, then the rest.
 
-    Gives seconds and bytes of loading, the peak after the first row, what a row took, its parts, and the features.
+    Gives seconds and bytes of loading (a trial row included), the peak after the first row, what a row took, its parts,
+    and the features.
     """
     from tasks.engines.work import Job
     from tasks.models import Loader, Vlm
     from tasks.store import Shelf
+    from tasks.vlm import extractor as _imported  # noqa: F401
 
     own = settings(folder, dtype, budget)
     loading: list[Spent] = []
@@ -112,8 +115,9 @@ def extracted(folder: Path, samples: list[Sample], dtype: str, budget: int, stor
         work: Any = Loader(Vlm(), own, ("attended",))("cpu")
     result: dict[str, Any] = {"load": loading[0].wall, "load_bytes": disk_bytes() - read}
     shelf = Shelf(store, "0" * 64)
-    work(Job(0, tuple(samples[:1])))
+    first = work(Job(0, tuple(samples[:1])))
     result |= {"first_bytes": disk_bytes() - read, "first_peak": peak()}
+    shelf.write(first.digests, first.values["attended"], first.refusals, [samples[0].digest])
     spent: list[Spent] = []
     with stopwatch(spent):
         outcome = work(Job(1, tuple(samples)))
@@ -122,15 +126,21 @@ def extracted(folder: Path, samples: list[Sample], dtype: str, budget: int, stor
     rows = len(samples)
     result["row"] = Spent(spent[0].wall / rows, spent[0].cpu / rows)
     result["features"] = outcome.values["attended"]["feature"]
+    result["last_peak"] = peak()
     result["parts"] = parts(work._extractor, samples, outcome, shelf, budget)
+    named: list[Spent] = []
+    with stopwatch(named):
+        Vlm().describe(own, ("attended",))
+    result["describe"] = named[0].wall
     work.close()
     return result
 
 
-def parts(extractor: Any, samples: list[Sample], outcome: Any, shelf: Any, budget: int) -> dict[str, float]:
-    """Seconds a row, each part alone and in line: decode, tokens and pixels, the model's least work, all of it, store.
+def parts(extractor: Any, samples: list[Sample], outcome: Any, shelf: Any, budget: int) -> dict[str, Spent]:
+    """What a row takes, each part alone and in line: decode, tokens and pixels, three forwards, store.
 
-    The model's least work is the same forward without attention rows: embeddings, tower, projector, first layer.
+    plain: the first layer's output by the model's own code, a tower pass for every row. least: the same, sharing passes
+    and leaving out what is not read. compute: with attention rows and features.
     """
     from tasks.engines.batching import plan_batches
     from tasks.images import decode, read_bytes
@@ -139,16 +149,23 @@ def parts(extractor: Any, samples: list[Sample], outcome: Any, shelf: Any, budge
     preparer = extractor.preparer()
     preparer(samples[0], [decode(read_bytes(samples[0].images[0]))])
     rows = len(samples)
-    took: dict[str, float] = {}
+    took: dict[str, Spent] = {}
+
+    def forward(batch: list[Any], taps: Any) -> None:
+        run(extractor._model, extractor._collate(batch), taps)
+
     with part(took, "decode", rows):
         pictures = [[decode(read_bytes(one)) for one in sample.images] for sample in samples]
     with part(took, "processor", rows):
         prepared = [preparer(sample, images) for sample, images in zip(samples, pictures, strict=True)]
     shown = [sample.images[0].sha256 for sample in samples]
     batches = [[prepared[row] for row in one] for one in plan_batches([p.n_tokens for p in prepared], shown, budget)]
+    unshared = {id(one): replace(one, images=("",)) for one in prepared}
     least = replace(extractor._taps, rows=False)
+    whole = replace(least, layers=least.visual)
     for name, act in (
-        ("least", lambda batch: run(extractor._model, extractor._collate(batch), least)),
+        ("plain", lambda batch: forward([unshared[id(one)] for one in batch], whole)),
+        ("least", lambda batch: forward(batch, least)),
         ("compute", extractor.compute),
     ):
         with part(took, name, rows):
@@ -160,12 +177,12 @@ def parts(extractor: Any, samples: list[Sample], outcome: Any, shelf: Any, budge
 
 
 @contextmanager
-def part(took: dict[str, float], name: str, rows: int) -> Iterator[None]:
-    """Add a part's seconds a row."""
+def part(took: dict[str, Spent], name: str, rows: int) -> Iterator[None]:
+    """Add what a part took, a row."""
     spent: list[Spent] = []
     with stopwatch(spent):
         yield
-    took[name] = spent[0].wall / rows
+    took[name] = Spent(spent[0].wall / rows, spent[0].cpu / rows)
 
 
 @contextmanager
@@ -207,28 +224,30 @@ def report_ours(name: str, folder: Path, samples: list[Sample], args: argparse.N
     print(f"{name}: {len(samples)} rows of {images} images, batches of {args.budget} tokens")
     print(f"  load      {found['load']:.2f} s, {found['load_bytes'] / MIB:.0f} MiB read; after the first row "
           f"{found['first_bytes'] / MIB:.0f} MiB read, peak {found['first_peak'] / MIB:.0f} MiB; "
-          f"at the end {cost.peak / MIB:.0f} MiB")  # fmt: skip
+          f"after all {found['last_peak'] / MIB:.0f} MiB; digests {found['describe']:.1f} s")  # fmt: skip
     print(f"  a row     {row.wall:.3f} s ({row.cpu:.3f} s of CPU): {1 / row.wall:.2f} rows/s")
-    print("  alone     " + ", ".join(f"{key} {value * 1e3:.1f} ms" for key, value in took.items()))
-    print(f"  overhead  {1 - took['least'] / row.wall:.1%} of a row is not the model's least work; "
-          f"in line it would be {1 - took['least'] / in_line(took):.1%}")  # fmt: skip
+    print(
+        "  alone     " + ", ".join(f"{key} {one.wall * 1e3:.1f} ({one.cpu * 1e3:.1f}) ms" for key, one in took.items())
+    )
+    least, plain = took["least"], took["plain"]
+    print(f"  overhead  {1 - least.wall / row.wall:.1%} of a row is not the model's least work, "
+          f"{1 - least.cpu / row.cpu:.1%} of its CPU time; "
+          f"plain takes {plain.wall / least.wall:.2f} x least, {plain.cpu / least.cpu:.2f} x by CPU time")  # fmt: skip
     return found
 
 
-def in_line(took: dict[str, float]) -> float:
-    """Seconds a row would take were nothing done beside the model."""
-    return sum(seconds for name, seconds in took.items() if name != "least")
-
-
-def report_published(folders: dict[int, Path], depth: int, samples: list[Sample], args: argparse.Namespace) -> Spent:
-    """Time the full forward at each depth there is, and give it at the true one."""
+def report_published(
+    folders: dict[int, Path], depth: int, samples: list[Sample], mine: np.ndarray[Any, Any], args: argparse.Namespace
+) -> Spent:
+    """Time the full forward at each depth there is, and give it at the true one. `mine`: our features."""
     walls, cpus = {}, {}
     for layers, folder in folders.items():
         cost = measured(published, folder, samples[: 1 + args.repeats], args.dtype)
-        later = cost.value[0][1:]
-        walls[layers], cpus[layers] = np.median([one.wall for one in later]), np.median([one.cpu for one in later])
+        later, theirs = cost.value[0][1:], cost.value[1]
+        error = np.linalg.norm(mine[: len(theirs)] - theirs, axis=1) / np.linalg.norm(theirs, axis=1)
+        walls[layers], cpus[layers] = min(one.wall for one in later), min(one.cpu for one in later)
         print(f"full forward, {layers} layers: {walls[layers]:.3f} s a row ({cpus[layers]:.3f} s of CPU), "
-              f"peak {cost.peak / MIB:.0f} MiB")  # fmt: skip
+              f"peak {cost.peak / MIB:.0f} MiB; features differ by {error.max():.1e} of their length")  # fmt: skip
     if depth in walls:
         return Spent(walls[depth], cpus[depth])
     found = Spent(_extend(walls, depth), _extend(cpus, depth))
@@ -238,14 +257,6 @@ def report_published(folders: dict[int, Path], depth: int, samples: list[Sample]
 
 def _extend(seconds: dict[int, float], depth: int) -> float:
     return float(np.polyval(np.polyfit(list(seconds), list(seconds.values()), 1), depth))
-
-
-def report_agreement(folder: Path, samples: list[Sample], found: dict[str, Any], dtype: str) -> None:
-    """Features of both ways on the same rows, in the precision run, and in float32 where the model is small."""
-    theirs = measured(published, folder, samples, dtype).value[1]
-    mine = found["features"][: len(theirs)]
-    error = np.linalg.norm(mine - theirs, axis=1) / np.linalg.norm(theirs, axis=1)
-    print(f"agreement {dtype}: relative difference at most {error.max():.1e}")
 
 
 def main() -> None:
@@ -276,10 +287,9 @@ def compare(family: str, place: Path, args: argparse.Namespace) -> None:
     single = make_samples(place / "one", max(args.images, 1 + args.repeats), 1)
     found = report_ours("one question an image", largest, single, args)
     forget(largest)
-    full = report_published(folders, shape.layers, single, args)
+    full = report_published(folders, shape.layers, single, found["features"], args)
     row = found["row"]
     print(f"RATIO     {full.wall / row.wall:.1f} x by the clock, {full.cpu / row.cpu:.1f} x by CPU time")
-    report_agreement(folders[min(folders)], single[:2], found, args.dtype)
     shared = report_ours("three questions an image", largest, make_samples(place / "three", args.images, 3), args)
     print(f"SHARED    {row.wall / shared['row'].wall:.2f} x one question an image by the clock, "
           f"{row.cpu / shared['row'].cpu:.2f} x by CPU time")  # fmt: skip
