@@ -17,6 +17,7 @@ from pydantic import Field
 
 from tasks.linalg.separation import separated
 from tasks.methods.contract import Columns, Tables, best_first, signal_of
+from tasks.methods.ratings import ranked_ratings
 from tasks.methods.windows import finite_column
 
 
@@ -24,7 +25,7 @@ from tasks.methods.windows import finite_column
 class Options:
     """Which columns and features to use.
 
-    evol: column of finished scores, summed over turns; used when it is there.
+    evol: column of finished scores, summed over turns; used when it is there. NaN: the reply could not be read.
     complexity, quality: columns multiplied otherwise: one pair a row, so a row counts as one turn.
     features, threshold: representations, and the largest cosine allowed between kept rows.
     """
@@ -42,9 +43,9 @@ def signals(options: Options) -> tuple[str, ...]:
 
 
 def score(tables: Tables, options: Options) -> Columns:
-    """`score`: the evol score."""
+    """`score`, the evol score; with a column of evol scores also `unread`, 1.0 where a row has none: it ranks last."""
     if options.evol in tables.columns:
-        return {"score": finite_column(tables, options.evol)}
+        return ranked_ratings(tables, options.evol)
     return {"score": finite_column(tables, options.complexity) * finite_column(tables, options.quality)}
 
 

@@ -9,11 +9,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import numpy as np
-
 from tasks.methods.contract import Columns, Tables, signal_of
-
-_UNREAD = -1.0
+from tasks.methods.ratings import ranked_ratings
 
 
 @dataclass(frozen=True)
@@ -30,6 +27,4 @@ def signals(options: Options) -> tuple[str, ...]:
 
 def score(tables: Tables, options: Options) -> Columns:
     """`score`, the rating (-1 where there is none), and `unread`, 1.0 where there is none."""
-    ratings = np.asarray(tables.column(options.column), dtype=np.float64)
-    unread = ~np.isfinite(ratings)
-    return {"score": np.where(unread, _UNREAD, ratings), "unread": unread.astype(np.float64)}
+    return ranked_ratings(tables, options.column)

@@ -199,6 +199,19 @@ def test_deita_grades_turns(server, layout):
     assert method.score(tables, options)["score"].tolist() == [15.0] * 5
 
 
+def test_deita_ranks_unread_rows_last(server, layout):
+    server.reply = lambda body: (
+        "no JSON"
+        if " 1?" in body["messages"][1]["content"][0]["text"]
+        else (json.dumps({"complexity": [1], "quality": [1]}))
+    )
+    assert unread(settings(server), layout, "deita") == 1
+    method = METHODS["deita"]
+    columns = method.score(read_pool(layout, ("deita", "attended")).tables, method.parse({"features": "attended"}))
+    assert columns["score"].tolist() == [1, -1, 1, 1, 1]
+    assert columns["unread"].tolist() == [0, 1, 0, 0, 0]
+
+
 @pytest.mark.parametrize(
     "text",
     [
