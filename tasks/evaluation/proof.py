@@ -25,7 +25,7 @@ log = logging.getLogger(__name__)
 SHAPE = Shape(width=128, layers=4, vision_layers=4, image_edge=48, patch=8)
 ROWS = 4000
 CAPTIONS = 8000
-STEPS = 1200
+STEPS = 1000
 PER_GROUP = 12
 POOL_SEED, HELD_OUT_SEED, CAPTION_SEED, MODEL_SEED = 3, 9, 5, 0
 
