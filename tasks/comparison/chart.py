@@ -56,6 +56,13 @@ def _stroke(number: int, one: Series) -> str:
     return f'fill="none" stroke="hsl({number * GOLDEN_ANGLE % 360:.0f} 60% 52%)" stroke-width="2"{dash}'
 
 
+def _labelled(axis: Axis) -> list[float]:
+    """The decades, and each end of the axis that leaves room for its own label."""
+    decades = axis.ticks()
+    ends = [end for end in {axis.low, axis.high} if all(abs(axis.place(end) - axis.place(one)) > 40 for one in decades)]
+    return sorted([*decades, *ends])
+
+
 def _frame(x_axis: Axis, y_axis: Axis, x_label: str, y_label: str) -> str:
     floor = HEIGHT - BOTTOM
     parts = []
@@ -63,7 +70,7 @@ def _frame(x_axis: Axis, y_axis: Axis, x_label: str, y_label: str) -> str:
         y = y_axis.place(value)
         parts.append(f'<line class="grid" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>')
         parts.append(f'<text x="{LEFT - 8}" y="{y + 4:.1f}" text-anchor="end">{value:.3g}</text>')
-    for value in sorted({*x_axis.ticks(), x_axis.low, x_axis.high}):
+    for value in _labelled(x_axis):
         parts.append(f'<text x="{x_axis.place(value):.1f}" y="{floor + 19}" text-anchor="middle">{value:.3g}</text>')
     parts.append(f'<text class="name" x="{LEFT}" y="12">{escape(y_label)}</text>')
     parts.append(f'<text class="name" x="{WIDTH - RIGHT}" y="{HEIGHT - 6}" text-anchor="end">{escape(x_label)}</text>')
