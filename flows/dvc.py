@@ -32,6 +32,8 @@ PATIENCE = 3600.0
 _BUSY = ("is being blocked by", "Unable to acquire lock")
 _MISSING = re.compile(r"missing data 'source': (.+)|No such file or directory: '(.+)'")
 _EXIT = re.compile(r", exited with (\d+)$")
+# That no row was rejected is no reason for a warning.
+_NO_REJECTS = re.compile(r"WARNING: '.*rejects\.jsonl' is empty\.")
 _ANSI = re.compile(r"\x1b\[[0-9;]*m")
 
 
@@ -74,8 +76,7 @@ def reproduce(stage: str, workspace: Path, tell: Lines, patience: float = PATIEN
 
 def status(workspace: Path) -> dict[str, list[object]]:
     """Stages (and .dvc files) that are not up to date, each with what changed; empty when all is."""
-    lines = call(workspace, "--wait-for-lock", "status", "--json")
-    found: dict[str, list[object]] = json.loads("".join(lines))
+    found: dict[str, list[object]] = json.loads("".join(_answer(workspace, "--wait-for-lock", "status", "--json")))
     return found
 
 
@@ -91,14 +92,16 @@ def lock(workspace: Path) -> dict[str, object]:
 def default_remote(workspace: Path) -> str | None:
     """Name of the default remote, or None when the workspace has none."""
     try:
-        return next(iter(call(workspace, "config", "core.remote")), None)
+        return next(_answer(workspace, "config", "core.remote"), None)
     except StageError:
         return None
 
 
 def remotes(workspace: Path) -> list[str]:
     """Names of all configured remotes."""
-    return [line.split()[0] for line in call(workspace, "remote", "list") if line]
+    # `dvc remote list` is a table that breaks long lines; this is not.
+    settings = _answer(workspace, "config", "--list")
+    return [found.group(1) for line in settings if (found := re.match(r"remote\.(.+)\.url=", line))]
 
 
 def commit(workspace: Path, tell: Lines) -> None:
@@ -122,11 +125,16 @@ def call(workspace: Path, *arguments: str, tell: Lines | None = None) -> list[st
     with _started(workspace, arguments) as process:
         for line in _lines(process):
             lines.append(line)
-            if tell is not None and line:
+            if tell is not None and line and not _NO_REJECTS.fullmatch(line):
                 tell(line)
     if process.returncode != 0:
         raise _failure(arguments, lines)
     return lines
+
+
+def _answer(workspace: Path, *arguments: str) -> Iterator[str]:
+    """What a dvc command answers, without warnings, such as that a killed process had left a lock behind."""
+    return (line for line in call(workspace, *arguments) if line and not line.startswith("WARNING: "))
 
 
 @contextmanager

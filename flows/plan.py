@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Container, Iterator
 from pathlib import Path
 
 from flows import dvc
@@ -19,14 +20,23 @@ def describe_plan(workspace: Path) -> str:
     Raises InputError when validation is not up to date: what is to be extracted depends on which rows are valid.
     """
     stale = dvc.status(workspace)
-    lines = [f"  {name:<10}{'to run' if name in stale else 'up to date'}" for name in STAGES]
+    lines = [f"  {name:<10}{state}" for name, state in _states(stale)]
     if "validate" in stale:
-        raise InputError("\n".join([*lines, "run `dvc repro validate` first: only valid rows can be counted"]))
+        said = "validation is not up to date, and only valid rows can be counted: run `dvc repro validate` first"
+        raise InputError("\n".join([said, *lines]))
     found = plan(load(workspace / "params.yaml"), Layout.workspace())
     lines += ["", f"  {found.rows:,} distinct samples with images"]
     for signal, cached in found.cached.items():
         lines.append(f"  {signal:<10}{cached:>12,} in the store{found.missing[signal]:>12,} to extract")
     return "\n".join([*lines, "", f"  estimated extraction time: {_span(found.seconds)}"])
+
+
+def _states(stale: Container[str]) -> Iterator[tuple[str, str]]:
+    """What is known of each stage: DVC looks no further than a stage's own inputs as they lie there now."""
+    before = False
+    for name in STAGES:
+        yield name, "to run" if name in stale else "depends on those before" if before else "up to date"
+        before = before or name in stale
 
 
 def _span(seconds: float | None) -> str:

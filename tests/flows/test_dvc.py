@@ -1,3 +1,4 @@
+import json
 import subprocess
 import sys
 import time
@@ -133,3 +134,22 @@ def test_remote_may_be_missing(toy):
     assert dvc.default_remote(toy) == "local"
     (toy / ".dvc/config").write_text("[core]\n    analytics = false\n")
     assert dvc.default_remote(toy) is None
+
+
+def test_what_a_killed_run_left_behind_is_no_part_of_the_answer(toy):
+    """DVC warns about locks of dead processes on the stream that its answer comes by."""
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait()
+    holder = {"pid": dead.pid, "cmd": "dvc repro"}
+    lock = toy / ".dvc/tmp/rwlock"
+    lock.parent.mkdir(exist_ok=True)
+
+    def leave():
+        lock.write_text(json.dumps({"read": {}, "write": {str(toy / "data/samples/samples.parquet"): holder}}))
+
+    leave()
+    assert "validate" in dvc.status(toy)
+    leave()
+    assert dvc.default_remote(toy) == "local"
+    leave()
+    assert dvc.remotes(toy) == ["local"]
