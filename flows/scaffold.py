@@ -20,7 +20,7 @@ DVC_CONFIG = """\
     check_update = false
     remote = local
 [cache]
-    type = "reflink,hardlink,copy"
+    type = "hardlink,copy"
 ['remote "local"']
     url = remote
 """

@@ -19,11 +19,11 @@ from tasks.features import FeatureTable, ShardMatrix
 from tasks.layout import Layout
 from tasks.linalg.matrix import ColumnSlice, Matrix
 from tasks.linalg.moments import Moments
-from tasks.linalg.pieces import Keep, Nothing, measure_pieces
+from tasks.linalg.pieces import Nothing, measure_pieces
 from tasks.linalg.products import Products
 from tasks.methods.contract import Tables
 from tasks.moment_cache import MomentCache
-from tasks.params import PooledSettings
+from tasks.params import PooledSettings, RunSettings
 
 
 @dataclass(frozen=True)
@@ -50,12 +50,12 @@ class PoolRows:
 
 
 def read_pool(
-    layout: Layout, signals: Sequence[str] = (), pooled: PooledSettings | None = None, keep: bool = False
+    layout: Layout, signals: Sequence[str] = (), pooled: PooledSettings | None = None, run: RunSettings | None = None
 ) -> PoolRows:
     """The extracted rows with the matrices and columns of the given signals, opened but not read.
 
     pooled: how the `pooled` signal was laid out, which is what it takes to offer its halves by name.
-    keep: moments measured now are kept in the store, and those kept there are used; they come out the same.
+    run: where moments are measured, and then kept in the store for the next time; they come out the same without.
     Without signals the rows are those of any signal: the same in all; where none was asked for, all that have images.
     Raises FeatureError when a signal is missing, or was extracted from other samples.
     """
@@ -67,16 +67,15 @@ def read_pool(
     matrices: dict[str, Matrix] = {}
     columns: dict[str, NDArray[np.float64]] = {}
     moments: dict[str, Callable[[Products], Moments]] = {}
-    caches = _caches(layout) if keep else {}
+    caches = _caches(layout) if run else {}
     for name, table in named.items():
         if not np.array_equal(table.digests, first.digests):
             raise FeatureError(f"{table.folder}: not the rows of {first.folder}; extract again")
         whole = {column: table.matrix(column) for column in table.matrices}
         matrices |= {**dict(_matrices(name, whole, pooled)), **_anchors(name, table.folder)}
-        for column, matrix in whole.items():
-            cache: Keep = MomentCache(caches[name] / column) if name in caches else Nothing()
-            shorter = partial(measure_pieces, matrix.read_spans, matrix.shape, table.digests, cache)
-            moments[_matrix_name(name, column)] = shorter
+        for column in whole:
+            cache = MomentCache(caches[name] / column) if name in caches else None
+            moments[_matrix_name(name, column)] = partial(_measure, table, column, cache, run)
         if name in signals:
             columns |= {f"{name}.{column}": table.column(column) for column in table.statistics}
     samples = _read_samples(layout.samples, ["row", "digest", "source"], first.rows)
@@ -94,6 +93,17 @@ def _caches(layout: Layout) -> dict[str, Path]:
         return {}
     signals = json.loads(record.read_text(encoding="utf-8"))["signals"]
     return {name: layout.store / one["fingerprint"] / "moments" for name, one in signals.items()}
+
+
+def _measure(
+    table: FeatureTable, column: str, cache: MomentCache | None, run: RunSettings | None, products: Products
+) -> Moments:
+    matrix = table.matrix(column)
+    if cache is not None and run is not None and run.engine == "ray":
+        from tasks.engines.reduction import fill
+
+        fill(table.folder, column, matrix.shape, table.digests, cache, run.ray)
+    return measure_pieces(matrix.read_spans, matrix.shape, table.digests, cache or Nothing(), products)
 
 
 def _matrix_name(signal: str, column: str) -> str:

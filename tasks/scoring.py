@@ -35,7 +35,7 @@ def score(settings: Settings, layout: Layout) -> None:
     """
     method = find_method(settings.score.method)
     options = method.parse(settings.methods.get(method.name, {}))
-    pool = read_pool(layout, method.signals(options), settings.extract.pooled, keep=True)
+    pool = read_pool(layout, method.signals(options), settings.extract.pooled, settings.run)
     products = choose_products(settings.run, _multiplications(pool.tables))
     columns, notes = run(method, replace(pool.tables, products=products), options)
     order = best_first(columns["score"], pool.tables.digests)

@@ -36,12 +36,13 @@ def run_jobs(make: Make, jobs: Iterator[Job], run: RunSettings) -> Iterator[Outc
     first = next(jobs, None)
     if first is None:
         return
-    with _connected(run.ray):
+    with connected(run.ray):
         yield from _Crew(make, first, jobs, run.ray).run()
 
 
 @contextmanager
-def _connected(settings: RaySettings) -> Iterator[None]:
+def connected(settings: RaySettings) -> Iterator[None]:
+    """Join the cluster of `run.ray.address`, or start one here; leave it as it was. Raises EngineError."""
     if ray.is_initialized():
         yield
         return

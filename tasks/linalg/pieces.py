@@ -111,13 +111,23 @@ def measure_pieces(
 
     Memory: a leaf (8192 rows), a float32 and two float64 d x d. Raises ValueError when there are no rows.
     """
-    dtype = product_dtype(shape, np.dtype(np.float32))
-    pieces = cut_pieces(digests, f"{shape[1]} {dtype}")
+    pieces = _pieces_of(shape, digests)
     wanted = [leaf.span for piece in pieces for leaf in _unknown(piece, keep)]
-    work = _Work(read, read(wanted), set(wanted), keep, products, shape[1], dtype)
+    work = _Work(read, read(wanted), set(wanted), keep, products, shape)
     moments = combine(map(work.measure, pieces))
     keep.retain(key for piece in pieces for key in piece.keys)
     return moments
+
+
+def missing_pieces(shape: tuple[int, int], digests: NDArray[np.str_], keep: Keep) -> list[Piece]:
+    """The closed pieces that `keep` lacks: each may be measured anywhere by `measure_piece` and put under its key."""
+    return [piece for piece in _pieces_of(shape, digests) if piece.closed and not keep.has(piece.key)]
+
+
+def measure_piece(read: Read, shape: tuple[int, int], piece: Piece, products: Products = HOST) -> Sums:
+    """Sums of one closed piece of n x d rows, as `measure_pieces` would find them."""
+    spans = [leaf.span for leaf in piece.leaves]
+    return _Work(read, read(spans), set(spans), Nothing(), products, shape).measure(piece)
 
 
 @dataclass
@@ -129,35 +139,43 @@ class _Work:
     expected: set[Span]
     keep: Keep
     products: Products
-    d: int
-    dtype: np.dtype[Any]
+    shape: tuple[int, int]
 
     def measure(self, piece: Piece) -> Sums:
         awaited = any(leaf.span in self.expected for leaf in piece.leaves)
         if piece.closed and not awaited and (kept := self.keep.get(piece.key)) is not None:
             return kept
-        sums = gather(self._leaf_sums(piece), self.d)
+        sums = gather(self._leaf_sums(piece), self.shape[1])
         if piece.closed:
             self.keep.put(piece.key, sums)
         return sums
 
     def _leaf_sums(self, piece: Piece) -> Iterator[Sums]:
+        dtype = _dtype_of(self.shape)
         shift: NDArray[Any] | None = None
         for leaf in piece.leaves:
             # Rows that are on their way must be taken, even if another process has kept their sums meanwhile.
             sums = None if leaf.span in self.expected else self.keep.get(leaf.key)
             if sums is None:
                 rows = self._rows(leaf.span)
-                shift = shift_of(rows, self.dtype) if shift is None else shift
+                shift = shift_of(rows, dtype) if shift is None else shift
                 sums = sum_rows(rows, shift, self.products)
                 if not piece.closed:
                     self.keep.put(leaf.key, sums)
-            shift = sums.shift.astype(self.dtype)
+            shift = sums.shift.astype(dtype)
             yield sums
 
     def _rows(self, span: Span) -> Block:
         # What was thought to be kept and turns out to be spoilt is read out of turn.
         return next(self.ahead if span in self.expected else self.read([span]))
+
+
+def _dtype_of(shape: tuple[int, int]) -> np.dtype[Any]:
+    return product_dtype(shape, np.dtype(np.float32))
+
+
+def _pieces_of(shape: tuple[int, int], digests: NDArray[np.str_]) -> list[Piece]:
+    return cut_pieces(digests, f"{shape[1]} {_dtype_of(shape)}")
 
 
 def _unknown(piece: Piece, keep: Keep) -> list[Leaf]:
