@@ -156,4 +156,12 @@ def _forget_previous(layout: Layout) -> None:
     for path in (folder / name for name in names):
         if path.resolve().is_relative_to(folder):
             path.unlink(missing_ok=True)
+            _drop_empty(path.parent, folder)
     layout.manifest.unlink()
+
+
+def _drop_empty(inner: Path, outer: Path) -> None:
+    """Remove `inner` and the folders above it, below `outer`, as far as they are empty."""
+    while inner != outer and inner.is_dir() and not any(inner.iterdir()):
+        inner.rmdir()
+        inner = inner.parent

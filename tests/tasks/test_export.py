@@ -73,8 +73,8 @@ def test_exporting_twice_gives_the_same_bytes_and_forgets_formats_no_longer_aske
     assert (layout.subset / "ms_swift/subset.jsonl").exists()
     export(settings, layout)
     assert {name: (layout.subset / name).read_bytes() for name in names} == first
-    assert not (layout.subset / "ms_swift/subset.jsonl").exists()
-    assert not (layout.subset / "llava/subset.json").exists()
+    assert not (layout.subset / "ms_swift").exists()
+    assert not (layout.subset / "llava").exists()
 
 
 def test_empty_subset(tmp_path: Path) -> None:
