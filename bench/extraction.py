@@ -2,11 +2,11 @@
 
     python -m bench.extraction                                              # seconds: a smoke run on tiny shapes
     python -m bench.extraction --family llava --scale full                  # true 7B shape: 14 GB of disk
-    python -m bench.extraction --family qwen3_vl --scale full --layers 4 8  # full forwards at two depths, extrapolated
+    python -m bench.extraction --family qwen3_vl --scale full --layers 4    # fewer layers, the rest extrapolated
 
 Weights are random and attention is nearly uniform, so most visual tokens are kept: the least favourable case for us.
-Both sides read the same samples, in processes of their own. With `--layers A B` the full forward is timed on models of
-A and B decoder layers and continued to the true depth by a straight line, and said to be so.
+Both sides read the same samples, in processes of their own. With `--layers N` the full forward is timed on a model of N
+decoder layers, layer by layer, and those that are missing are added at the median layer's time, which is said.
 """
 
 import argparse
@@ -62,13 +62,14 @@ def settings(folder: Path, dtype: str, budget: int) -> Settings:
     return parse({"dataset": {"path": "-"}, "model": model, "run": {"token_budget": budget, "device": "cpu"}})
 
 
-def published(folder: Path, samples: list[Sample], dtype: str) -> tuple[list[Spent], np.ndarray[Any, Any]]:
-    """The first code's way, a row at a time: what each took, and the features."""
+def published(folder: Path, samples: list[Sample], dtype: str) -> tuple[list[Spent], list[Spent], np.ndarray[Any, Any]]:
+    """The first code's way, a row at a time: what each row took, what each decoder layer of each, and the features."""
     import torch
     import transformers as hf
 
     from tasks.vlm.extractor import model_of
     from tasks.vlm.preparation import Preparer
+    from tasks.vlm.pruning import decoder
 
     own = settings(folder, dtype, 1)
     preparer = Preparer(folder, model_of(own, "attended"), own.extract, ("attended",))
@@ -76,6 +77,9 @@ def published(folder: Path, samples: list[Sample], dtype: str) -> tuple[list[Spe
     hf.utils.logging.disable_progress_bar()
     model = hf.AutoModelForImageTextToText.from_pretrained(folder, attn_implementation="eager", dtype=kind).eval()
     spent, features = [], []
+    each: list[Spent] = []
+    for layer in decoder(model).layers:
+        time_layer(layer, each)
     for sample in samples:
         with stopwatch(spent):
             prepared = preparer(sample, [Image.open(sample.images[0].path).convert("RGB")])
@@ -84,7 +88,22 @@ def published(folder: Path, samples: list[Sample], dtype: str) -> tuple[list[Spe
                 output = model(**inputs, output_attentions=True, output_hidden_states=True, use_cache=False)
             features.append(_attended(output, prepared))
         del output
-    return spent, np.stack(features)
+    return spent, each, np.stack(features)
+
+
+def time_layer(layer: Any, each: list[Spent]) -> None:
+    """Append what every call of the layer takes."""
+    marks: list[Spent] = []
+
+    def begin(*_: Any) -> None:
+        marks.append(Spent(time.perf_counter(), time.process_time()))
+
+    def end(*_: Any) -> None:
+        mark = marks.pop()
+        each.append(Spent(time.perf_counter() - mark.wall, time.process_time() - mark.cpu))
+
+    layer.register_forward_pre_hook(begin)
+    layer.register_forward_hook(end)
 
 
 def _attended(output: Any, prepared: Any) -> np.ndarray[Any, Any]:
@@ -237,33 +256,34 @@ def report_ours(name: str, folder: Path, samples: list[Sample], args: argparse.N
 
 
 def report_published(
-    folders: dict[int, Path], depth: int, samples: list[Sample], mine: np.ndarray[Any, Any], args: argparse.Namespace
+    folder: Path, layers: int, depth: int, samples: list[Sample], mine: np.ndarray[Any, Any], dtype: str
 ) -> Spent:
-    """Time the full forward at each depth there is, and give it at the true one. `mine`: our features."""
-    walls, cpus = {}, {}
-    for layers, folder in folders.items():
-        cost = measured(published, folder, samples[: 1 + args.repeats], args.dtype)
-        later, theirs = cost.value[0][1:], cost.value[1]
-        error = np.linalg.norm(mine[: len(theirs)] - theirs, axis=1) / np.linalg.norm(theirs, axis=1)
-        walls[layers], cpus[layers] = min(one.wall for one in later), min(one.cpu for one in later)
-        print(f"full forward, {layers} layers: {walls[layers]:.3f} s a row ({cpus[layers]:.3f} s of CPU), "
-              f"peak {cost.peak / MIB:.0f} MiB; features differ by {error.max():.1e} of their length")  # fmt: skip
-    if depth in walls:
-        return Spent(walls[depth], cpus[depth])
-    found = Spent(_extend(walls, depth), _extend(cpus, depth))
-    print(f"full forward, {depth} layers: {found.wall:.3f} s a row, EXTRAPOLATED by a straight line, not run")
-    return found
+    """Time the full forward of a model of so many layers, and give it at the true depth. `mine`: our features."""
+    cost = measured(published, folder, samples, dtype)
+    rows, each, theirs = cost.value
+    error = np.linalg.norm(mine[: len(theirs)] - theirs, axis=1) / np.linalg.norm(theirs, axis=1)
+    row, layer = typical(rows[1:]), typical(each[layers:])
+    print(f"full forward, {layers} layers: {row.wall:.3f} s a row ({row.cpu:.3f} s of CPU), of which {layer.wall:.3f} "
+          f"({layer.cpu:.3f}) a layer; peak {cost.peak / MIB:.0f} MiB; "
+          f"features differ by {error.max():.1e} of their length")  # fmt: skip
+    if depth == layers:
+        return row
+    whole = Spent(row.wall + (depth - layers) * layer.wall, row.cpu + (depth - layers) * layer.cpu)
+    print(f"full forward, {depth} layers: {whole.wall:.3f} s a row ({whole.cpu:.3f} s of CPU): EXTRAPOLATED, not run; "
+          f"{depth - layers} more layers at the median one's time")  # fmt: skip
+    return whole
 
 
-def _extend(seconds: dict[int, float], depth: int) -> float:
-    return float(np.polyval(np.polyfit(list(seconds), list(seconds.values()), 1), depth))
+def typical(spent: list[Spent]) -> Spent:
+    """Medians."""
+    return Spent(float(np.median([one.wall for one in spent])), float(np.median([one.cpu for one in spent])))
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--family", choices=FAMILIES, nargs="+", default=list(FAMILIES))
     parser.add_argument("--scale", choices=("tiny", "full"), default="tiny")
-    parser.add_argument("--layers", type=int, nargs="+", help="decoder layers of the full forward; default: all")
+    parser.add_argument("--layers", type=int, help="decoder layers of the model; default: all")
     parser.add_argument("--images", type=int, default=4)
     parser.add_argument("--repeats", type=int, default=2, help="rows of the full forward, after one to warm up")
     parser.add_argument("--budget", type=int, default=4096, help="tokens per batch of ours")
@@ -278,19 +298,16 @@ def main() -> None:
 def compare(family: str, place: Path, args: argparse.Namespace) -> None:
     """Everything about one family."""
     shape = FAMILIES[family][1][args.scale]
-    folders = {}
-    for layers in args.layers or [shape.layers]:
-        folders[layers] = place / f"layers-{layers}"
-        size = write_checkpoint(folders[layers], family, replace(shape, layers=layers), args.dtype)
-        print(f"\n{family} {args.scale}, {layers} decoder layers: {size / 1e9:.2f} GB, {args.dtype}")
-    largest = folders[max(folders)]
+    folder, layers = place / "model", args.layers or shape.layers
+    size = write_checkpoint(folder, family, replace(shape, layers=layers), args.dtype)
+    print(f"\n{family} {args.scale}, {layers} decoder layers: {size / 1e9:.2f} GB, {args.dtype}")
     single = make_samples(place / "one", max(args.images, 1 + args.repeats), 1)
-    found = report_ours("one question an image", largest, single, args)
-    forget(largest)
-    full = report_published(folders, shape.layers, single, found["features"], args)
+    found = report_ours("one question an image", folder, single, args)
+    forget(folder)
+    full = report_published(folder, layers, shape.layers, single[: 1 + args.repeats], found["features"], args.dtype)
     row = found["row"]
     print(f"RATIO     {full.wall / row.wall:.1f} x by the clock, {full.cpu / row.cpu:.1f} x by CPU time")
-    shared = report_ours("three questions an image", largest, make_samples(place / "three", args.images, 3), args)
+    shared = report_ours("three questions an image", folder, make_samples(place / "three", args.images, 3), args)
     print(f"SHARED    {row.wall / shared['row'].wall:.2f} x one question an image by the clock, "
           f"{row.cpu / shared['row'].cpu:.2f} x by CPU time")  # fmt: skip
     shutil.rmtree(place, ignore_errors=True)
