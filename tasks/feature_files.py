@@ -82,10 +82,21 @@ class NpyFile:
             )
         self.path = path
         self.shape = (self._array.shape[0], self._array.shape[1])
+        self._offset = int(getattr(self._array, "offset", 0))
 
     def read(self, start: int, stop: int, out: Floats) -> None:
-        """Rows start to stop into `out`."""
-        cast_into(self._array[start:stop], out, self._array.nbytes)
+        """Rows start to stop into `out`: by reading, since pages of a map would count as our memory."""
+        rows = self._array[start:stop]
+        if not (self._array.flags.c_contiguous and rows.dtype.isnative):
+            cast_into(rows, out, self._array.nbytes)
+            return
+        raw = out if rows.dtype == out.dtype else np.empty(rows.shape, dtype=rows.dtype)
+        with self.path.open("rb") as file:
+            file.seek(self._offset + start * self.shape[1] * rows.itemsize)
+            if file.readinto(raw.reshape(-1).view(np.uint8)) != raw.nbytes:  # type: ignore[arg-type]
+                raise FeatureError(f"{self.path}: ends before row {stop}; it was cut short while being read")
+        if raw is not out:
+            cast_into(raw, out, self._array.nbytes)
 
     def take(self, rows: NDArray[np.int64]) -> Floats:
         """The given rows."""
@@ -147,7 +158,7 @@ def cast_into(values: NDArray[Any], out: Floats, total_bytes: int) -> None:
         except ImportError:
             pass
         else:
-            torch.from_numpy(out).copy_(torch.from_numpy(np.array(values)))
+            torch.from_numpy(out).copy_(torch.from_numpy(values if values.flags.writeable else np.array(values)))
             return
     np.copyto(out, values, casting="same_kind")
 

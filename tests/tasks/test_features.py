@@ -154,3 +154,22 @@ def test_mapped_file_that_ends_early(tmp_path):
 def test_ordinary_parquet_is_not_taken_for_a_mapped_one(tmp_path):
     write_parquet(tmp_path / "a.parquet", matrix(4, 3))
     assert all(isinstance(piece, ParquetGroup) for piece in open_file(tmp_path / "a.parquet"))
+
+
+def test_npy_of_any_layout_and_byte_order_and_without_rows(tmp_path):
+    values = matrix(9, 5)
+    for name, array in {"f": np.asfortranarray(values), "swapped": values.astype(">f4"), "c": values}.items():
+        np.save(tmp_path / f"{name}.npy", array)
+        np.testing.assert_array_equal(joined(open_array(tmp_path / f"{name}.npy")), values)
+    np.save(tmp_path / "none.npy", values[:0])
+    assert joined(open_array(tmp_path / "none.npy")).shape == (0, 5)
+
+
+def test_an_npy_file_that_shrinks_while_read_is_named(tmp_path):
+    path = tmp_path / "x.npy"
+    np.save(path, matrix(50_000, 5))
+    opened = open_array(path)
+    with path.open("r+b") as file:
+        file.truncate(900_000)
+    with pytest.raises(FeatureError, match=r"x\.npy: ends before row"):
+        joined(opened)
