@@ -47,10 +47,16 @@ class MomentCache:
 
     def put(self, key: str, sums: Sums) -> None:
         """Keep sums."""
-        arrays = {"shift": sums.shift, "total": sums.total, "triangle": pack_triangle(sums.gram)}
         try:
             with replacing(self._path(key)) as temporary, temporary.open("wb") as file:
-                np.savez(file, count=sums.count, precision=sums.precision, **arrays)
+                np.savez(
+                    file,
+                    shift=sums.shift,
+                    total=sums.total,
+                    triangle=pack_triangle(sums.gram),
+                    count=np.int64(sums.count),
+                    precision=np.float64(sums.precision),
+                )
         except OSError as error:
             log.warning("%s: cannot be kept: %s", self._path(key), error)
 
