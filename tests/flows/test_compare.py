@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from conftest import make_toy
+from toys import make_toy
 
 from flows import compare, compare_command, contrast, dvc
 from tasks.errors import FeatureError, InputError, ParamsError

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from conftest import git, make_toy, ran
+from toys import git, make_toy, ran
 
 from flows import dvc
 from flows.record import MANIFEST

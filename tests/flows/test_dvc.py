@@ -4,7 +4,7 @@ import sys
 import time
 
 import pytest
-from conftest import ran
+from toys import ran
 
 from flows import dvc
 from tasks.errors import BudgetError, BusyError, EngineError, InputError

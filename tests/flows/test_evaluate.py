@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from conftest import ran
+from toys import ran
 from typer.testing import CliRunner
 
 from flows import dvc

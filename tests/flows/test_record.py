@@ -2,7 +2,7 @@ import hashlib
 import json
 
 import pytest
-from conftest import git
+from toys import git
 
 from flows import dvc, record
 from flows.workspace import override

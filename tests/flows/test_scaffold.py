@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from conftest import git
+from toys import git
 
 from flows import dvc, scaffold
 from flows.workspace import code_digests
