@@ -42,7 +42,7 @@ files = {
     "extract": {"features/attended/part-00000.parquet": "f" + str(settings["extract"]["attention_threshold"])},
     "score": {"scores/scores.parquet": "s", "scores/spectrum.csv": "component,energy\\n1,0.9\\n2,0.1\\n",
               "scores/score_curve.csv": "rank,score\\n0,0.5\\n1,0.25\\n", "scores/metrics.json": json.dumps({"k": 2})},
-    "select": {"selection/selection.parquet": str(budget), "selection/source_mix.csv": "source,before,after\\na,1,1\\n",
+    "select": {"selection/selection.parquet": str(budget), "selection/source_mix.csv": "source,pool,selected,pool_share,selected_share\\na,1,1,1,1\\n",
                "selection/metrics.json": json.dumps({"budget": budget})},
     "export": {"subsets/subset.json": str(budget), "subsets/rejects.jsonl": "", "reports/report.html": "<p>report",
                "subsets/manifest.json": json.dumps({"accounting": accounting, "method": {"name": "toy"}})},
