@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """Why a row is rejected: a named reason (snake_case, listed in docs/formats.md) and the detail for a person."""
+    """Why a row is rejected: a named reason (snake_case, listed in docs/formats.md, validation.md and extraction.md) and the detail for a person."""
 
     reason: str
     detail: str

@@ -98,14 +98,15 @@ class Gradients:
 
 
 def response_loss(model: Any, sample: Batch) -> Tensor:
-    """Mean over answer tokens of their negative log-likelihood, in float32: the loss of a training step on the sample.
+    """Mean over answer tokens of their negative log-likelihood, in float32 or better: the loss of a training step.
 
     Logits are formed at the positions that predict them only.
     """
     hidden = model.base_model(**sample.inputs, use_cache=False).last_hidden_state
     rows, positions = sample.answer.to(hidden.device).nonzero(as_tuple=True)
     logits = model.get_output_embeddings()(hidden[rows, positions - 1])
-    return nn.functional.cross_entropy(logits.float(), sample.inputs["input_ids"][rows, positions])
+    logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+    return nn.functional.cross_entropy(logits, sample.inputs["input_ids"][rows, positions])
 
 
 def choose(model: Any, settings: GradientsSettings) -> list[nn.Parameter]:

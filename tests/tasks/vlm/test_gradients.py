@@ -5,11 +5,13 @@ import pytest
 import torch
 
 from tasks.errors import ModelError
+from tasks.methods.ost import exact_drop
 from tasks.params import GradientsSettings
 from tasks.vlm.extractor import Extractor, describe
-from tasks.vlm.gradients import Gradients, projectors
+from tasks.vlm.gradients import Gradients, projectors, response_loss
 from tests.tasks.vlm import twin, zoo
 from tests.tasks.vlm.test_deep_signals import ANSWERED, extracted, settings
+from tests.tasks.vlm.test_families import SAMPLES, pictures
 from tests.tasks.vlm.test_projection import whole
 
 
@@ -132,3 +134,32 @@ def test_a_model_without_projector_is_refused(tmp_path):
     extractor._model.model.multi_modal_projector = torch.nn.Identity()
     with pytest.raises(ModelError, match="last_layer or lora"):
         Gradients(extractor._model, GradientsSettings())
+
+
+def test_the_step_itself_lowers_the_anchors_loss_as_the_inner_product_says(tmp_path):
+    """OST's simulated step on a real model: first order is its limit."""
+    zoo.llava(tmp_path)
+    chosen = settings(tmp_path, signals=["gradients"], gradients={"parameters": "last_layer"})
+    extractor = Extractor(chosen, ("gradients",), "cpu")
+    prepare = extractor.preparer()
+    model = twin.full_model(tmp_path).double().requires_grad_(False)
+    samples = [extractor._collate([prepare(one, pictures(one))]).to(model.device, torch.float64) for one in SAMPLES]
+    gradients = Gradients(model, chosen.extract.gradients)
+    rows = np.stack([gradients.differentiate(one)[1].double().numpy() for one in samples])
+    pool, anchors = [0, 2, 3], [1, 4]
+
+    @torch.no_grad()
+    def anchor_loss(theta):
+        torch.nn.utils.vector_to_parameters(torch.from_numpy(theta), gradients.parameters)
+        return float(np.mean([float(response_loss(model, samples[one])) for one in anchors]))
+
+    theta = torch.nn.utils.parameters_to_vector(gradients.parameters).detach().numpy()
+    predicted = rows[pool] @ rows[anchors].mean(axis=0)
+    wrong = []
+    for step in (1.0, 0.1, 0.01):
+        drop = exact_drop(anchor_loss, theta, rows[pool] / np.linalg.norm(rows[pool], axis=1, keepdims=True), step)
+        expected = predicted / np.linalg.norm(rows[pool], axis=1)
+        wrong.append(np.abs(drop / step - expected).max() / np.abs(expected).max())
+    assert 5 * wrong[2] < wrong[1] < wrong[0]
+    # Below, RMSNorm, float32 in any model, drowns the difference of two losses.
+    assert wrong[2] < 0.02
