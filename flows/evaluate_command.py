@@ -63,8 +63,8 @@ def evaluate_demo(
     from flows import evaluate_direct
     from tasks.evaluation import proof
 
-    # Sums depend on the number of threads: two, so that two cores or sixty give the same table.
-    torch.set_num_threads(2)
+    # Sums depend on the number of threads: two cores or sixty give the same table.
+    torch.set_num_threads(min(2, torch.get_num_threads()))
     proof.build(out / "raw")
     _show(evaluate_direct.evaluate(proof.settings_of(out / "raw"), out))
 

@@ -11,6 +11,9 @@ from tasks.evaluation.table import FULL, RANDOM, UNTRAINED
 from tasks.methods import METHODS
 from tasks.params import EvaluateSettings, Settings, TuneSettings, VariantSettings, parse
 
+_WITH_VECTORS = {"attended", "pooled", "clip", "gradients"}
+"""Signals in which rows can be near each other."""
+
 
 @dataclass(frozen=True, slots=True)
 class Run:
@@ -58,7 +61,7 @@ def needed_signals(settings: Settings) -> tuple[str, ...]:
         chosen = settings_for(settings, run)
         method = METHODS[chosen.score.method]
         found |= dict.fromkeys(method.signals(method.parse(chosen.methods[method.name])))
-        if chosen.select.near_duplicates is not None and not found:
+        if chosen.select.near_duplicates is not None and not _WITH_VECTORS & found.keys():
             found["attended"] = None
     return tuple(found)
 

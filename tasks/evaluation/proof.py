@@ -33,18 +33,18 @@ SEEING = TuneSettings(batch_size=64, learning_rate=2e-3, weight_decay=0.01, warm
 """How captions are learnt."""
 
 EVALUATE: dict[str, Any] = {
-    "methods": ["scalselect", "scalselect-apart", "prism", "stratified", "random"],
+    "methods": ["scalselect", "scalselect-apart", "prism", "coincide", "stratified", "random"],
     "variants": {
         "scalselect-apart": {
             "method": "scalselect",
             "options": {"sampling": "residual"},
-            "select": {"near_duplicates": 0.98},
+            "select": {"near_duplicates": 0.999},
         }
     },
     "budgets": [0.1, 0.3],
     "seeds": 3,
     "full_seeds": 2,
-    "tune": {"epochs": 3.0, "batch_size": 8, "learning_rate": 1e-3, "weight_decay": 0.01, "save_steps": 500},
+    "tune": {"epochs": 4.0, "batch_size": 8, "learning_rate": 5e-4, "weight_decay": 0.01, "save_steps": 500},
     "new_tokens": 6,
     "batch_size": 84,
     "keep_models": False,
