@@ -68,7 +68,7 @@ class Preparation:
     def _submit(self, sample: Sample) -> Future[Any]:
         if self._pool is not None:
             return self._pool.submit(self._prepare, sample)
-        if not hasattr(_own, "preparer"):
+        if getattr(_own, "frozen", None) is not self._frozen:
             _adopt(self._frozen)
         future: Future[Any] = Future()
         future.set_result(prepare_row(sample))
@@ -126,7 +126,7 @@ def _end_with(sentinel: int) -> None:
 
 
 def _adopt(frozen: bytes) -> None:
-    _own.preparer = pickle.loads(frozen)
+    _own.preparer, _own.frozen = pickle.loads(frozen), frozen
 
 
 @functools.lru_cache(maxsize=2)

@@ -2,6 +2,7 @@
 
 import threading
 import time
+from dataclasses import dataclass
 
 import pytest
 from fake_models import Models, Preparer, Ready, make_samples, settings
@@ -154,3 +155,21 @@ def test_devices_as_named():
 )
 def test_how_many_prepare(options, beside_gpu, devices, expected):
     assert count_workers(settings(**options).run, beside_gpu, devices) == expected
+
+
+@dataclass(frozen=True)
+class Named:
+    name: str
+
+    def __call__(self, sample, images):
+        return Ready(1, 0, self.name)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_models_prepare_for_themselves_in_one_process(tmp_path, workers):
+    (job,) = jobs_of(tmp_path, ["a"])
+    held = [Preparation(Named(name), workers, processes=False) for name in ("first", "second")]
+    for name, preparation in zip(("first", "second", "first"), (*held, held[0]), strict=True):
+        assert [ready.text for ready in preparation.stream(job)] == [name]
+    for preparation in held:
+        preparation.close()
