@@ -7,7 +7,7 @@ selector ever sees; the report reads it afterwards to say what each selector kep
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -164,15 +164,23 @@ def draw_pool(rows: int, seed: int, waste: bool = True) -> list[Question]:
     return pool
 
 
-def draw_questions(per_group: int, seed: int) -> list[Question]:
-    """Held-out questions: every group equally often, no waste. Use another seed than the pool's."""
+def draw_questions(per_group: int, seed: int, shown: Collection[bytes] = ()) -> list[Question]:
+    """Held-out questions: every group equally often, no waste. Use another seed than the pool's.
+
+    shown: `pixels` of pictures that must not come again; a plain background leaves few enough to meet by chance.
+    """
     rng = np.random.default_rng(seed)
     return [
-        _question(draw_view(rng, skill, background, held_out=True), rng)
+        _fresh_question(skill, background, rng, shown)
         for skill in SKILLS
         for background in BACKGROUNDS
         for _ in range(per_group)
     ]
+
+
+def pixels(question: Question) -> bytes:
+    """The picture of a question, pixel by pixel."""
+    return render(question.view).tobytes()
 
 
 def draw_captions(rows: int, seed: int) -> list[Question]:
@@ -209,6 +217,13 @@ def write_questions(questions: list[Question], root: Path, source: Callable[[Que
         )
     write_text(root / "data.json", "[\n" + ",\n".join(rows) + "\n]\n")
     write_text(root / "truth.jsonl", "".join(f"{line}\n" for line in truths))
+
+
+def _fresh_question(skill: str, background: str, rng: np.random.Generator, shown: Collection[bytes]) -> Question:
+    while True:
+        question = _question(draw_view(rng, skill, background, held_out=True), rng)
+        if not shown or pixels(question) not in shown:
+            return question
 
 
 def _question(view: View, rng: np.random.Generator) -> Question:

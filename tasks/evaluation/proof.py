@@ -1,7 +1,7 @@
 """The embedded proof: a small VLM that has learnt to see, a question pool of known structure, held-out questions.
 
-Nothing is fetched. The model is first trained on captions of pictures that are in neither pool nor held-out tasks, so
-that its features mean something before it is asked to select. No number here was chosen by looking at the held-out
+Nothing is fetched. The model is first trained on captions, so that its features mean something before it is asked to
+select. No held-out picture occurs among those or in the pool, and no number here was chosen by looking at the held-out
 questions: learning rate and epochs come from questions of another seed.
 """
 
@@ -14,7 +14,7 @@ from typing import Any
 
 from tasks.atomic import write_text
 from tasks.demo.model import Shape, save_model
-from tasks.demo.skills import SKILLS, Question, draw_captions, draw_pool, draw_questions, texts, write_questions
+from tasks.demo.skills import SKILLS, Question, draw_captions, draw_pool, draw_questions, pixels, texts, write_questions
 from tasks.evaluation.held_out import read_clean
 from tasks.evaluation.material import Memory
 from tasks.evaluation.training import fine_tune
@@ -75,8 +75,9 @@ def build(root: Path) -> None:
     marker, label = root / "complete.txt", f"{SHAPE} rows {ROWS} captions {CAPTIONS} steps {STEPS} {SEEING}\n"
     if marker.exists() and marker.read_text(encoding="utf-8") == label:
         return
-    pool, asked = draw_pool(ROWS, POOL_SEED), draw_questions(PER_GROUP, HELD_OUT_SEED)
-    captions = draw_captions(CAPTIONS, CAPTION_SEED)
+    pool, captions = draw_pool(ROWS, POOL_SEED), draw_captions(CAPTIONS, CAPTION_SEED)
+    shown = {pixels(one) for one in [*pool, *captions] if one.view.background == "plain"}
+    asked = draw_questions(PER_GROUP, HELD_OUT_SEED, shown)
     log.info("proof: writing %d rows, %d held-out questions, %d captions", len(pool), len(asked), len(captions))
     write_questions(pool, root / "pool")
     for skill in SKILLS:

@@ -5,7 +5,17 @@ import pytest
 
 from flows.evaluate_direct import evaluate
 from tasks.demo.model import Shape
-from tasks.demo.skills import SKILLS, View, caption, draw_captions, draw_pool, draw_questions, render, write_questions
+from tasks.demo.skills import (
+    SKILLS,
+    View,
+    caption,
+    draw_captions,
+    draw_pool,
+    draw_questions,
+    pixels,
+    render,
+    write_questions,
+)
 from tasks.evaluation import proof
 
 
@@ -43,6 +53,13 @@ def test_held_out_digits_are_scans_the_pool_never_shows():
     pool = {one.view.digit for one in [*draw_pool(2000, 3), *draw_captions(500, 5)]}
     held_out = {one.view.digit for one in draw_questions(20, 9)}
     assert pool.isdisjoint(held_out)
+
+
+def test_no_held_out_picture_was_shown_before():
+    shown = {pixels(one) for one in draw_questions(2, 9)}
+    again = draw_questions(2, 9, shown)
+    assert {one.group for one in again} == {one.group for one in draw_questions(2, 9)}
+    assert shown.isdisjoint(map(pixels, again))
 
 
 def test_a_caption_says_every_fact_in_some_order():
