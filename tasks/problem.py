@@ -7,7 +7,10 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """Why a row is rejected: a named reason (snake_case, listed in docs/formats.md, validation.md and extraction.md) and the detail for a person."""
+    """Why a row is rejected: a named reason (snake_case) and the detail for a person.
+
+    The reasons are listed in docs/formats.md, docs/validation.md and docs/extraction.md.
+    """
 
     reason: str
     detail: str
