@@ -173,7 +173,7 @@ def _trainer(
         data_seed=seed,
         save_steps=tune.save_steps,
         save_total_limit=1,
-        logging_steps=max(1, steps // 10),
+        logging_steps=max(20, steps // 10),
         report_to=[],
         disable_tqdm=True,
         remove_unused_columns=False,
