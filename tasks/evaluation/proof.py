@@ -12,6 +12,8 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+from transformers.utils import logging as transformers_logging
+
 from tasks.atomic import write_text
 from tasks.demo.model import Shape, save_model
 from tasks.demo.skills import SKILLS, Question, draw_captions, draw_pool, draw_questions, pixels, texts, write_questions
@@ -75,6 +77,7 @@ def build(root: Path) -> None:
     marker, label = root / "complete.txt", f"{SHAPE} rows {ROWS} captions {CAPTIONS} steps {STEPS} {SEEING}\n"
     if marker.exists() and marker.read_text(encoding="utf-8") == label:
         return
+    transformers_logging.disable_progress_bar()
     pool, captions = draw_pool(ROWS, POOL_SEED), draw_captions(CAPTIONS, CAPTION_SEED)
     shown = {pixels(one) for one in [*pool, *captions] if one.view.background == "plain"}
     asked = draw_questions(PER_GROUP, HELD_OUT_SEED, shown)
