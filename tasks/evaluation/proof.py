@@ -28,7 +28,7 @@ SHAPE = Shape(width=128, layers=4, vision_layers=4, image_edge=48, patch=8)
 ROWS = 4000
 CAPTIONS = 8000
 STEPS = 1000
-PER_GROUP = 20
+PER_GROUP = 12
 POOL_SEED, HELD_OUT_SEED, CAPTION_SEED, MODEL_SEED = 3, 9, 5, 0
 
 SEEING = TuneSettings(batch_size=64, learning_rate=2e-3, weight_decay=0.01, warmup=0.05, save_steps=250)
