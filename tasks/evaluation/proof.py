@@ -74,7 +74,7 @@ def settings_of(root: Path) -> Settings:
 
 def build(root: Path) -> None:
     """Make `root`/pool, `root`/held_out/<skill> and `root`/model unless they are there. An unfinished build goes on."""
-    marker, label = root / "complete.txt", f"{SHAPE} rows {ROWS} captions {CAPTIONS} steps {STEPS} {SEEING}\n"
+    marker, label = root / "complete.txt", f"{SHAPE} {ROWS} rows {CAPTIONS} captions {STEPS} {PER_GROUP} {SEEING}\n"
     if marker.exists() and marker.read_text(encoding="utf-8") == label:
         return
     transformers_logging.disable_progress_bar()
