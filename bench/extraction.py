@@ -109,10 +109,9 @@ def time_layer(layer: Any, each: list[Spent]) -> None:
 def _attended(output: Any, prepared: Any) -> np.ndarray[Any, Any]:
     from tasks.vlm.signals.attended import leading
 
-    seen = prepared.visual.nonzero().squeeze(1)
-    asking = prepared.instruction.nonzero().squeeze(1)
-    weight = output.attentions[0][0][:, asking][..., seen].float().mean((0, 1))
-    found: np.ndarray[Any, Any] = output.hidden_states[1][0, seen[leading(weight, 0.9)]].float().mean(0).numpy()
+    weight = output.attentions[0][0][:, prepared.instruction].float().mean((0, 1)) * prepared.visual
+    chosen = leading(weight[None], prepared.visual[None], 0.9)[0]
+    found: np.ndarray[Any, Any] = output.hidden_states[1][0, chosen].float().mean(0).numpy()
     return found
 
 

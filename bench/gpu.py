@@ -1,11 +1,11 @@
-"""Extraction of `attended` on an accelerator: rows a second, share of what its arithmetic allows, and what holds it up.
+"""Extraction and scoring on an accelerator: rows a second, share of what its arithmetic allows, what holds it up.
 
     python -m bench.gpu                                        # needs a GPU; true 7B and 8B shapes, their first layer
     python -m bench.gpu --device cpu --scale tiny --rows 8     # only to see that it runs
 
 The ceiling is the device's own bf16 matrix product, measured here, over the operations that torch counts in our
-forward. `model alone` is rows prepared before the clock starts; `whole` decodes and prepares them as the stage does:
-where it falls behind, decoding is the bottleneck and run.workers the setting. Weights are random.
+forward. `model alone` is batches collated before the clock starts; `whole` decodes, prepares and collates them as the
+stage does: where it falls behind, decoding is the bottleneck and run.workers the setting. Weights are random.
 """
 
 import argparse
@@ -23,16 +23,22 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from bench.checkpoints import FAMILIES, write_checkpoint
 from bench.extraction import make_samples
+from bench.scoring import make_rows
+from tasks.arithmetic import TorchProducts
 from tasks.engines.batching import plan_batches
 from tasks.engines.work import Job
 from tasks.engines.worker import Worker
 from tasks.images import decode, read_bytes
+from tasks.linalg.leverage import leverage
 from tasks.linalg.matrix import ArrayMatrix
+from tasks.linalg.moments import measure
+from tasks.linalg.products import HOST
+from tasks.linalg.spectrum import from_moments
 from tasks.methods import METHODS
 from tasks.methods.contract import Tables
 from tasks.params import Settings, parse
 from tasks.sample import Sample
-from tasks.vlm.extractor import Extractor
+from tasks.vlm.extractor import Extractor, Staged
 
 SHARE = 0.16
 SIDE = 8192
@@ -71,7 +77,8 @@ def sweep(folder: Path, samples: list[Sample], device: str, args: argparse.Names
         plan = plan_batches([row.n_tokens for row in rows], shown, budget)
         batches = [[rows[at] for at in one] for one in plan]
         try:
-            alone = len(rows) / min(_seconds(partial(compute, extractor, batches), place) for _ in range(2))
+            staged = [extractor.stage(batch) for batch in batches]
+            alone = len(rows) / min(_seconds(partial(measure_all, extractor, staged), place) for _ in range(2))
         except torch.OutOfMemoryError:
             print(f"  budget {budget:>7}: out of memory")
             torch.cuda.empty_cache()
@@ -86,10 +93,10 @@ def sweep(folder: Path, samples: list[Sample], device: str, args: argparse.Names
               f"whole {whole:.1f} rows/s, held up by {held}{memory}")  # fmt: skip
 
 
-def compute(extractor: Extractor, batches: list[list[Any]]) -> None:
+def measure_all(extractor: Extractor, batches: list[Staged]) -> None:
     """All batches, one after another."""
     for batch in batches:
-        extractor.compute(batch)
+        extractor.measure(batch)
 
 
 def agreement(folder: Path, samples: list[Sample], device: str) -> None:
@@ -106,6 +113,25 @@ def agreement(folder: Path, samples: list[Sample], device: str) -> None:
           f"top {SHARE:.0%} shared {len(chosen[0] & chosen[1]) / len(chosen[0]):.3f}")  # fmt: skip
 
 
+def scoring(rows: int, columns: int, device: str) -> None:
+    """Leverage of the same rows by BLAS on the CPU and by torch on the device, and how far the scores agree."""
+    matrix = ArrayMatrix(make_rows(rows, columns, 0))
+    seconds, scores = [], []
+    for products in (HOST, TorchProducts(device)):
+        products.gram(np.ones((2, 2), np.float32))
+        began = time.perf_counter()
+        spectrum = from_moments(measure(matrix, products))
+        marks = [time.perf_counter() - began]
+        began = time.perf_counter()
+        scores.append(leverage(matrix, spectrum, spectrum.rank_for(0.9), products=products))
+        seconds.append((*marks, time.perf_counter() - began))
+    worst = np.max(np.abs(scores[1] / scores[0] - 1))
+    kept = [set(np.argsort(-one, kind="stable")[: int(SHARE * rows)].tolist()) for one in scores]
+    print(f"scoring {rows} x {columns}: CPU moments {seconds[0][0]:.1f} s, projection {seconds[0][1]:.1f} s; {device} "
+          f"{seconds[1][0]:.1f} s, {seconds[1][1]:.1f} s (eigenvectors, on the CPU, are among the moments); scores "
+          f"differ by {worst:.1e}, top {SHARE:.0%} shared {len(kept[0] & kept[1]) / len(kept[0]):.4f}")  # fmt: skip
+
+
 def tables(features: np.ndarray[Any, Any]) -> Tables:
     """Features as a method sees them."""
     names = np.array([f"{row:08d}" for row in range(len(features))])
@@ -119,6 +145,8 @@ def main() -> None:
     parser.add_argument("--device", default="cuda:0")
     parser.add_argument("--rows", type=int, default=512)
     parser.add_argument("--budgets", type=int, nargs="+", default=[4096, 8192, 16384, 32768, 65536, 131072])
+    parser.add_argument("--score-rows", type=int, default=200_000, help="0: leave scoring out")
+    parser.add_argument("--score-columns", type=int, default=4096)
     parser.add_argument("--workers", type=int, default=None, help="decoding processes; default: as the stage chooses")
     args = parser.parse_args()
     if args.device.startswith("cuda") and not torch.cuda.is_available():
@@ -133,6 +161,8 @@ def main() -> None:
             print(f"{family} {args.scale}")
             sweep(folder, samples, args.device, args)
             agreement(folder, samples, args.device)
+    if args.score_rows:
+        scoring(args.score_rows, args.score_columns, args.device)
 
 
 def _seconds(call: Any, device: torch.device) -> float:

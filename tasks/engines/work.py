@@ -32,8 +32,11 @@ class Extractor(Protocol):
     def preparer(self) -> Preparer:
         """The part that needs no model weights."""
 
-    def compute(self, batch: list[Any]) -> Values:
-        """Signals of a batch, one row per prepared sample."""
+    def stage(self, batch: list[Any]) -> Any:
+        """Prepared samples as `measure` takes them; touches no device, so another thread may do it."""
+
+    def measure(self, staged: Any) -> Values:
+        """Signals of a staged batch, one row per prepared sample."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import closing
 from typing import Any
 
 import numpy as np
 
+from tasks.engines.ahead import ahead
 from tasks.engines.batching import plan_batches
 from tasks.engines.preparation import Preparation
 from tasks.engines.work import Extractor, Job, Outcome, Values
@@ -18,6 +20,12 @@ from tasks.shards import Refusal
 
 _WINDOW_BATCHES = 4
 """Full batches' worth of prepared rows held at once: enough to sort by length, little enough for memory."""
+
+_STAGED = 2
+"""Batches collated before the model asks for them."""
+
+Rows = list[tuple[int, Any]]
+"""Prepared rows of a job with their places in it."""
 
 
 _MOST_PROCESSES = 16  # each holds torch and a processor: about half a gigabyte
@@ -37,7 +45,25 @@ class Worker:
     def __call__(self, job: Job, upcoming: Job | None = None) -> Outcome:
         """Do one job. Its batches depend on the job and the token budget alone: done again, it gives the same bytes."""
         tally = _Tally(job)
-        window: list[tuple[int, Any]] = []
+        with closing(ahead(self._stage(job, upcoming, tally), _STAGED)) as batches:
+            for rows, staged in batches:
+                self._compute(rows, staged, tally)
+        return tally.outcome()
+
+    def close(self) -> None:
+        """End the preparing threads or processes."""
+        self._preparation.close()
+
+    def _stage(self, job: Job, upcoming: Job | None, tally: _Tally) -> Iterator[tuple[Rows, Any]]:
+        """Batches, and each as the model takes it: collating is the host's work, done while the device is busy."""
+        for window in self._windows(job, upcoming, tally):
+            images = [tuple(image.sha256 for image in tally.sample(place).images) for place, _ in window]
+            for batch in plan_batches([row.n_tokens for _, row in window], images, self._budget):
+                rows = [window[at] for at in batch]
+                yield rows, self._extractor.stage([prepared for _, prepared in rows])
+
+    def _windows(self, job: Job, upcoming: Job | None, tally: _Tally) -> Iterator[Rows]:
+        window: Rows = []
         tokens = 0
         for place, prepared in enumerate(self._preparation.stream(job, upcoming)):
             if isinstance(prepared, Refusal):
@@ -46,24 +72,15 @@ class Worker:
             window.append((place, prepared))
             tokens += prepared.n_tokens
             if tokens >= _WINDOW_BATCHES * self._budget:
-                self._compute_window(window, tally)
+                yield window
                 window, tokens = [], 0
-        self._compute_window(window, tally)
-        return tally.outcome()
+        if window:
+            yield window
 
-    def close(self) -> None:
-        """End the preparing threads or processes."""
-        self._preparation.close()
-
-    def _compute_window(self, window: list[tuple[int, Any]], tally: _Tally) -> None:
-        images = [tuple(image.sha256 for image in tally.sample(place).images) for place, _ in window]
-        for batch in plan_batches([row.n_tokens for _, row in window], images, self._budget):
-            self._compute([window[row] for row in batch], tally)
-
-    def _compute(self, batch: list[tuple[int, Any]], tally: _Tally) -> None:
+    def _compute(self, batch: Rows, staged: Any, tally: _Tally) -> None:
         """Run a batch; out of memory it is halved, and a batch that fails otherwise is run row by row."""
         try:
-            values = self._extractor.compute([prepared for _, prepared in batch])
+            values = self._extractor.measure(staged)
         except Exception as error:
             exhausted = is_out_of_memory(error)
             detail = f"{type(error).__name__}: {error}"
@@ -79,7 +96,8 @@ class Worker:
             return
         step = (len(batch) + 1) // 2 if exhausted else 1
         for start in range(0, len(batch), step):
-            self._compute(batch[start : start + step], tally)
+            part = batch[start : start + step]
+            self._compute(part, self._extractor.stage([prepared for _, prepared in part]), tally)
 
 
 def count_workers(run: RunSettings, beside_gpu: bool, devices: int) -> int:

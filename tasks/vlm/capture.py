@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -27,21 +27,21 @@ NAME = "scalselect_rows"
 # Keyword arguments by which transformers changes the softmax; SDPA, which computes the layer, knows none of them.
 UNREADABLE = {"softcap": "soft-capped logits", "s_aux": "attention sinks", "position_bias": "a position bias"}
 
-# Probabilities held at once while forming rows: heads x rows x keys.
+# Probabilities held at once while forming rows: samples x heads x rows x keys.
 CHUNK_ELEMENTS = 1 << 24
 
 
 @dataclass
 class Rows:
-    """What to take: layer `layer`, the batch's instruction rows and visual columns.
+    """What to take: layer `layer`, the rows of the batch's instruction tokens.
 
-    `attention` receives, for each sample, the (n_visual,) float32 mean over heads and instruction tokens of the
-    attention paid to each visual token; zeros where a sample has no instruction token.
+    `attention` becomes (B, L) float32: what each token is paid, the mean over heads and instruction tokens, zero
+    where it is not visual and where a sample has no instruction token. None until the layer has spoken.
     """
 
     batch: Batch
     layer: int = 0
-    attention: list[Tensor] = field(default_factory=list)
+    attention: Tensor | None = None
 
 
 _wanted: ContextVar[Rows | None] = ContextVar("rows", default=None)
@@ -80,50 +80,66 @@ def attend(
 def take(
     rows: Rows, module: torch.nn.Module, query: Tensor, key: Tensor, mask: Tensor | None, options: dict[str, Any]
 ) -> None:
-    """Append each sample's mean attention from instruction tokens to visual tokens.
+    """Leave the mean attention from instruction tokens to visual tokens.
 
     query (B, H, L, D), key (B, H_kv, L, D), mask (B | 1, 1, L, L) boolean or additive, or None for plain causal.
     """
     scaling = options.get("scaling") or query.shape[-1] ** -0.5
     is_causal = options.get("is_causal")
     causal = getattr(module, "is_causal", True) if is_causal is None else bool(is_causal)
-    for index in range(len(rows.batch)):
-        asking = rows.batch.instruction[index].nonzero().squeeze(1).to(query.device)
-        seen = rows.batch.visual[index].nonzero().squeeze(1).to(query.device)
-        own_mask = None if mask is None else mask[index if len(mask) > 1 else 0]
-        rows.attention.append(mean_attention(query[index], key[index], own_mask, asking, seen, scaling, causal))
+    paid = mean_attention(query, key, mask, rows.batch.instruction, scaling, causal)
+    rows.attention = paid * rows.batch.visual.to(query.device, non_blocking=True)
 
 
 def mean_attention(
-    query: Tensor, key: Tensor, mask: Tensor | None, asking: Tensor, seen: Tensor, scaling: float, causal: bool
+    query: Tensor, key: Tensor, mask: Tensor | None, asking: Tensor, scaling: float, causal: bool
 ) -> Tensor:
-    """(n_seen,) float32: attention of the `asking` rows to the `seen` columns, averaged over heads and rows.
+    """(B, L) float32: attention paid to every token by the sample's `asking` rows, averaged over heads and rows.
 
-    query (H, L, D), key (H_kv, L, D), mask (1, L, L) or None. The softmax runs over every key a row may see, in
-    float32; rows go through in chunks, so memory is bounded by CHUNK_ELEMENTS.
+    query (B, H, L, D), key (B, H_kv, L, D), mask (B | 1, 1, L, L) or None, asking (B, L) boolean on the CPU. The
+    softmax runs over every key a row may see, in float32; samples and rows go through in chunks of CHUNK_ELEMENTS
+    probabilities, with nothing read back from the device.
     """
-    heads, length, _ = query.shape
-    total = torch.zeros(len(seen), device=query.device, dtype=torch.float32)
-    keys = key.float().transpose(1, 2)
-    step = max(1, CHUNK_ELEMENTS // (heads * length))
-    for part in torch.split(asking, step) if len(asking) else ():
-        allowed = _allowed(mask, part, length, causal)
-        logits = _logits(query[:, part].float() * scaling, keys)
-        logits = logits + allowed if allowed.is_floating_point() else logits.masked_fill(~allowed, -torch.inf)
-        total += logits.softmax(-1)[..., seen].sum((0, 1))
-    return total / max(1, heads * len(asking))
+    batch, heads, length, _ = query.shape
+    places, real = _padded(asking)
+    many = max(1, CHUNK_ELEMENTS // max(1, heads * length * places.shape[1]))
+    step = max(1, CHUNK_ELEMENTS // (many * heads * length))
+    total = torch.zeros(batch, length, device=query.device, dtype=torch.float32)
+    for start in range(0, batch, many):
+        own = slice(start, start + many)
+        keys = key[own].float().transpose(2, 3)
+        for first in range(0, places.shape[1], step):
+            part = places[own, first : first + step].to(query.device, non_blocking=True)
+            counts = real[own, first : first + step].to(query.device, non_blocking=True)
+            chosen = query[own].gather(2, part[:, None, :, None].expand(-1, heads, -1, query.shape[-1]))
+            logits = _logits(chosen.float() * scaling, keys)
+            allowed = _allowed(mask if mask is None or len(mask) == 1 else mask[own], part, length, causal)
+            logits = logits + allowed if allowed.is_floating_point() else logits.masked_fill(~allowed, -torch.inf)
+            # A row that pads the table may see nothing at all; its softmax is then not a number.
+            total[own] += logits.softmax(-1).masked_fill(~counts[:, None, :, None], 0).sum((1, 2))
+    asked = asking.sum(1, keepdim=True).clamp(min=1).to(query.device, non_blocking=True)
+    return total / (heads * asked)
+
+
+def _padded(asking: Tensor) -> tuple[Tensor, Tensor]:
+    """Positions of the true entries of each row, (B, R) int64, and which of them are no padding."""
+    most = int(asking.sum(1).max())
+    places = asking.to(torch.uint8).argsort(dim=1, descending=True, stable=True)[:, :most]
+    return places, asking.gather(1, places)
 
 
 def _logits(query: Tensor, keys: Tensor) -> Tensor:
-    """(H, rows, L) from query (H, rows, D) and keys (H_kv, D, L): head h reads key head h // (H / H_kv)."""
-    heads, rows, width = query.shape
-    grouped = query.reshape(len(keys), -1, width)
-    return (grouped @ keys).reshape(heads, rows, -1)
+    """(B, H, R, L) from query (B, H, R, D) and keys (B, H_kv, D, L): head h reads key head h // (H / H_kv)."""
+    batch, heads, rows, width = query.shape
+    grouped = query.reshape(batch, keys.shape[1], -1, width)
+    return (grouped @ keys).reshape(batch, heads, rows, -1)
 
 
 def _allowed(mask: Tensor | None, rows: Tensor, length: int, causal: bool) -> Tensor:
-    """(rows, L): which keys each row may see, boolean, or an additive float mask as the model gave it."""
+    """(B, 1, R, L): which keys each row may see, boolean, or an additive float mask as the model gave it."""
     if mask is not None:
-        return mask[0, rows]
+        whole = mask.expand(len(rows), 1, -1, length)
+        return whole.gather(2, rows[:, None, :, None].expand(-1, 1, -1, length))
     positions = torch.arange(length, device=rows.device)
-    return positions <= rows[:, None] if causal else torch.ones(len(rows), length, dtype=torch.bool, device=rows.device)
+    allowed = positions <= rows[:, None, :, None]
+    return allowed if causal else torch.ones_like(allowed)

@@ -111,8 +111,12 @@ class Extractor:
         length = min(config.get_text_config().max_position_embeddings, named_model(self._settings).max_length)
         return Preparer(self._planned.checkpoint.folder, self._settings, length, config.vision_config.patch_size)
 
+    def stage(self, batch: list[Pair]) -> list[Pair]:
+        """The batch as it is."""
+        return batch
+
     @torch.inference_mode()
-    def compute(self, batch: Sequence[Pair]) -> dict[str, dict[str, np.ndarray[Any, Any]]]:
+    def measure(self, batch: Sequence[Pair]) -> dict[str, dict[str, np.ndarray[Any, Any]]]:
         """Columns image and text, (B, d) float32 unit rows, and STATISTICS; row i for batch[i]."""
         images = _unit(self._model.get_image_features(**self._inputs([one.images for one in batch])))
         text = _unit(self._model.get_text_features(**self._inputs([one.text for one in batch])))
@@ -143,7 +147,7 @@ class Extractor:
             text = preparer.processor.tokenizer(
                 "blank", padding="max_length", truncation=True, max_length=preparer.length, return_tensors="pt"
             )
-            self.compute([Pair(pixels, dict(text), 1, 0, 1)])
+            self.measure([Pair(pixels, dict(text), 1, 0, 1)])
         except (
             AttributeError,
             IndexError,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import reduce
 from operator import or_
 from typing import Any
@@ -32,6 +32,23 @@ from tasks.vlm.signals import SIGNALS
 RULES = 1
 
 
+Columns = dict[str, dict[str, np.ndarray[Any, Any]]]
+"""signal -> column -> (n, d) or (n,) array."""
+
+
+@dataclass(frozen=True)
+class Staged:
+    """A batch on the host: its rows, collated with their images and, where a signal asks for it, without."""
+
+    rows: list[Prepared]
+    whole: Batch
+    blind: Batch | None
+
+    def pinned(self) -> Staged:
+        """The same in memory that a device copies from by itself."""
+        return Staged(self.rows, self.whole.pinned(), self.blind and self.blind.pinned())
+
+
 class Extractor:
     """One model in memory, computing the signals that share it: one forward per batch."""
 
@@ -52,21 +69,32 @@ class Extractor:
 
     def preparer(self) -> Preparer:
         """The weightless part, to be pickled into worker processes."""
-        return Preparer(self._folder, self._settings, self._extract, self._signals)
+        return Preparer(self._folder, self._settings, self._extract, self._signals, self._dtype)
 
-    def compute(self, batch: list[Prepared]) -> dict[str, dict[str, np.ndarray[Any, Any]]]:
+    def compute(self, batch: list[Prepared]) -> Columns:
         """Columns of each signal, row i for batch[i]. Out-of-memory errors of torch are the caller's to handle."""
-        padded = self._collate(batch)
+        return self.measure(self.stage(batch))
+
+    def stage(self, batch: list[Prepared]) -> Staged:
+        """The batch collated in host memory, from which a device can fetch it without waiting."""
+        blind = collate([one.blind for one in batch if one.blind], self._pad_id) if self._taps.blind else None
+        staged = Staged(batch, collate(batch, self._pad_id), blind)
+        return staged.pinned() if self._device.type == "cuda" else staged
+
+    def measure(self, staged: Staged) -> Columns:
+        """Columns of each signal, row i for the i-th sample staged."""
+        padded = self._there(staged.whole)
         record = run(self._model, padded, self._taps) if self._taps.shared else Record()
-        if self._taps.blind:
-            blind = self._collate([one.blind for one in batch if one.blind])
+        if staged.blind is not None:
+            blind = self._there(staged.blind)
             record.blind = blind, run(self._model, blind, Taps(final=True))
         if self._gradients is not None:
-            record.gradients = self._gradients.measure(self._collate([one]) for one in batch)
+            each = (self._there(collate([one], self._pad_id)) for one in staged.rows)
+            record.gradients = self._gradients.measure(each)
         return {name: SIGNALS[name].compute(padded, record, self._extract) for name in self._signals}
 
-    def _collate(self, batch: list[Prepared]) -> Batch:
-        return collate(batch, self._pad_id).to(self._device, self._dtype)
+    def _there(self, batch: Batch) -> Batch:
+        return batch.to(self._device, self._dtype)
 
     def _try_out(self, preparer: Preparer, family: str) -> None:
         """Put a blank image and a question through: a family that does not fit is refused before work starts."""

@@ -73,12 +73,13 @@ class Taps:
 
 @dataclass
 class Record:
-    """What a forward left: attention[b] is (n_visual,), hidden and projected map a layer to (B, L, d).
+    """What a forward left: attention is (B, L), zero at all but visual tokens; hidden and projected map a layer to
+    (B, L, d).
 
     final (B, L, d) and the output embedding `head` go with taps.final; blind is the batch without images and its own.
     """
 
-    attention: list[Tensor] = field(default_factory=list)
+    attention: Tensor | None = None
     hidden: dict[int, Tensor] = field(default_factory=dict)
     projected: dict[int, Tensor] = field(default_factory=dict)
     final: Tensor | None = None
@@ -112,7 +113,7 @@ def run(model: Any, batch: Batch, taps: Taps) -> Record:
             record.final = model.base_model(**encode(model, batch), use_cache=False).last_hidden_state
             record.head = model.get_output_embeddings()
     if rows is not None:
-        if len(rows.attention) != len(batch):
+        if rows.attention is None:
             raise ModelError(
                 f"model family `{model.config.model_type}` is not supported: its first decoder layer "
                 "does not call transformers' attention interface, so its attention cannot be read"

@@ -25,13 +25,15 @@ from tasks.vlm.template import Content, Rendered, Template, official_pieces, pie
 class Preparer:
     """Turns (sample, images) into model inputs. Small to pickle: a worker process loads its own processor on first use.
 
-    `extract` must be resolved (presets spelled out).
+    `extract` must be resolved (presets spelled out). `dtype` is that of the pixels: in the model's own they are half
+    as much to carry from process to process, and are rounded as the model would round them.
     """
 
     folder: Path
     model: ModelSettings
     extract: ExtractSettings
     signals: tuple[str, ...]
+    dtype: torch.dtype = torch.float32
 
     def __getstate__(self) -> dict[str, Any]:
         return {one.name: getattr(self, one.name) for one in fields(self)}
@@ -101,7 +103,10 @@ class Preparer:
         instruction = covered(tokens.offsets, spans["user"]) & ~visual & ~answer
         if self.extract.instruction_tokens == "non_answer":
             instruction = ~visual & ~answer
-        return Prepared(tokens.inputs, _bool(visual), _bool(instruction), _bool(answer))
+        inputs = {
+            name: value.to(self.dtype) if value.is_floating_point() else value for name, value in tokens.inputs.items()
+        }
+        return Prepared(inputs, _bool(visual), _bool(instruction), _bool(answer))
 
     def _limit(self, sample: Prepared) -> Prepared | Problem:
         """Apply max_length; then let each signal say whether the sample can have it."""

@@ -83,7 +83,10 @@ class Extractor:
     def preparer(self):
         return Preparer()
 
-    def compute(self, batch):
+    def stage(self, batch):
+        return batch
+
+    def measure(self, batch):
         time.sleep(self.models.pause)
         self._misbehave(batch)
         self.batches.append([row.text for row in batch])

@@ -51,28 +51,29 @@ def examine(sample: Prepared, settings: ExtractSettings) -> Problem | None:
 
 def compute(batch: Batch, record: Record, settings: ExtractSettings) -> dict[str, np.ndarray[Any, Any]]:
     """feature (B, d) float32 and the counts of visual, instruction and kept tokens, (B,) int32 each."""
-    hidden = record.hidden[0]
-    rows, kept = [], []
-    for index, attention in enumerate(record.attention):
-        chosen = leading(attention, settings.attention_threshold)
-        visual = batch.visual[index].nonzero().squeeze(1).to(hidden.device)
-        rows.append(hidden[index, visual[chosen]].float().mean(0))
-        kept.append(len(chosen))
+    hidden, attention = record.hidden[0], record.attention
+    assert attention is not None
+    chosen = leading(attention, batch.visual.to(attention.device), settings.attention_threshold)
+    kept = chosen.sum(1)
+    # Filled with zeros, not multiplied by them: what stands at other tokens need not be a number.
+    sums = hidden.masked_fill(~chosen[:, :, None], 0).sum(1, dtype=torch.float32)
     return {
-        "feature": torch.stack(rows).cpu().numpy(),
+        "feature": (sums / kept[:, None]).cpu().numpy(),
         "visual_tokens": batch.visual.sum(1).numpy().astype(np.int32),
         "instruction_tokens": batch.instruction.sum(1).numpy().astype(np.int32),
-        "kept_tokens": np.array(kept, dtype=np.int32),
+        "kept_tokens": kept.cpu().numpy().astype(np.int32),
     }
 
 
-def leading(attention: Tensor, threshold: float) -> Tensor:
-    """Positions, highest attention first, of the smallest set whose share exceeds `threshold`; all if none does.
+def leading(attention: Tensor, visual: Tensor, threshold: float) -> Tensor:
+    """(B, L) boolean: the fewest visual tokens whose share of the attention exceeds `threshold`; all if none do.
 
-    attention (n,) non-negative, n >= 1; uniform when it sums to zero. Ties go to the earlier token.
+    attention (B, L) non-negative and zero off the visual tokens, visual (B, L) with one or more true in each row.
+    Uniform where a row sums to zero. Ties go to the earlier token.
     """
-    total = attention.sum()
-    share = torch.where(total > 0, attention / total, torch.full_like(attention, 1 / len(attention)))
-    ranked, order = share.sort(descending=True, stable=True)
-    below = int((ranked.cumsum(0) <= threshold).sum())
-    return order[: min(below + 1, len(order))]
+    total = attention.sum(1, keepdim=True)
+    share = torch.where(total > 0, attention / total, 1 / visual.sum(1, keepdim=True))
+    ranked, order = share.masked_fill(~visual, -1).sort(dim=1, descending=True, stable=True)
+    below = (ranked.clamp(min=0).cumsum(1) <= threshold).sum(1, keepdim=True)
+    places = torch.arange(order.shape[1], device=order.device)
+    return torch.zeros_like(visual).scatter(1, order, places <= below) & visual

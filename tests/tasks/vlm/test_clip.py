@@ -59,7 +59,7 @@ def naive(folder, sample, text):
 @pytest.mark.parametrize("how", ["mean", "max"])
 def test_embeddings_equal_transformers_row_by_row(folder, how):
     extractor, prepared = embedded(settings(folder, images=how))
-    found = extractor.compute(prepared)["clip"]
+    found = extractor.measure(prepared)["clip"]
     for row, sample in enumerate(SAMPLES):
         images, text = naive(folder, sample, text_of(sample, "question"))
         mean = images.mean(0) / np.linalg.norm(images.mean(0))
@@ -75,10 +75,10 @@ def test_embeddings_equal_transformers_row_by_row(folder, how):
 
 def test_batches_and_their_order_change_nothing(folder):
     extractor, prepared = embedded(settings(folder))
-    together = extractor.compute(prepared)["clip"]
-    backwards = extractor.compute(prepared[::-1])["clip"]
+    together = extractor.measure(prepared)["clip"]
+    backwards = extractor.measure(prepared[::-1])["clip"]
     for row, one in enumerate(prepared):
-        alone = extractor.compute([one])["clip"]
+        alone = extractor.measure([one])["clip"]
         for name, values in together.items():
             np.testing.assert_allclose(values[row], alone[name][0], rtol=1e-5, atol=1e-6)
             np.testing.assert_allclose(values[row], backwards[name][-1 - row], rtol=1e-5, atol=1e-6)
@@ -86,14 +86,14 @@ def test_batches_and_their_order_change_nothing(folder):
 
 def test_what_is_cut_off_is_counted(folder):
     extractor, prepared = embedded(settings(folder))
-    found = extractor.compute(prepared)["clip"]
+    found = extractor.measure(prepared)["clip"]
     # One byte one token, and a token at each end.
     lengths = np.array([2 + len(text_of(sample, "question")) for sample in SAMPLES])
     np.testing.assert_array_equal(found["truncated"], np.maximum(0, lengths - LENGTH))
     np.testing.assert_array_equal(found["text_tokens"], np.minimum(lengths, LENGTH))
     assert found["truncated"].any()
     shorter, cut = embedded(settings(folder, model={"max_length": 6}))
-    assert shorter.compute(cut)["clip"]["text_tokens"].max() == 6
+    assert shorter.measure(cut)["clip"]["text_tokens"].max() == 6
 
 
 def test_question_answer_and_both():

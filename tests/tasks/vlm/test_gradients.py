@@ -75,7 +75,7 @@ def test_adapters_see_the_layers_own_gradient_through_their_lower_half(folder, l
     lora = {"parameters": "lora", "rank": 2, "layers": layers}
     extractor, prepared, _ = extracted(settings(folder, gradients=lora), ANSWERED[:1], ("gradients",))
     gradients = extractor._gradients
-    loss, found = gradients.differentiate(extractor._collate(prepared))
+    loss, found = gradients.differentiate(extractor.stage(prepared).whole)
     model = twin.full_model(folder).requires_grad_(True)
     linear = [
         one
@@ -143,7 +143,7 @@ def test_the_step_itself_lowers_the_anchors_loss_as_the_inner_product_says(tmp_p
     extractor = Extractor(chosen, ("gradients",), "cpu")
     prepare = extractor.preparer()
     model = twin.full_model(tmp_path).double().requires_grad_(False)
-    samples = [extractor._collate([prepare(one, pictures(one))]).to(model.device, torch.float64) for one in SAMPLES]
+    samples = [extractor.stage([prepare(one, pictures(one))]).whole.to(model.device, torch.float64) for one in SAMPLES]
     gradients = Gradients(model, chosen.extract.gradients)
     rows = np.stack([gradients.differentiate(one)[1].double().numpy() for one in samples])
     pool, anchors = [0, 2, 3], [1, 4]

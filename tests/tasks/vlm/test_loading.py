@@ -1,5 +1,6 @@
 """Only what is needed is read; what cannot be read rightly or safely is refused by name."""
 
+import dataclasses
 import json
 import shutil
 import warnings
@@ -43,6 +44,16 @@ def settings(path, **model):
 def feature(path, **model):
     extractor = Extractor(settings(path, **model), ("attended",), "cpu")
     return extractor.compute([extractor.preparer()(SAMPLES[0], pictures(SAMPLES[0]))])["attended"]["feature"]
+
+
+def test_pixels_travel_in_the_models_precision_and_are_rounded_as_the_model_would(folder):
+    extractor = Extractor(settings(folder, dtype="bfloat16"), ("attended",), "cpu")
+    half = extractor.preparer()
+    whole = dataclasses.replace(half, dtype=torch.float32)
+    rows = [prepare(SAMPLES[0], pictures(SAMPLES[0])) for prepare in (half, whole)]
+    assert [row.inputs["pixel_values"].dtype for row in rows] == [torch.bfloat16, torch.float32]
+    features = [extractor.compute([row])["attended"]["feature"] for row in rows]
+    assert (features[0] == features[1]).all()
 
 
 def shard(folder, keep_unneeded=True):

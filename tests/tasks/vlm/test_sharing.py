@@ -1,5 +1,6 @@
 """Samples that share an image share the work on it, and their features stay what each has alone."""
 
+import inspect
 from dataclasses import replace
 
 import numpy as np
@@ -76,6 +77,8 @@ def test_features_equal_those_of_each_sample_alone(built):
 @pytest.mark.parametrize("name", PASSED_ONCE)
 def test_the_tower_sees_each_distinct_image_once(name, tmp_path):
     extractor = build(tmp_path, name)
+    if sharing.ENCODED not in inspect.signature(extractor._model.base_model.forward).parameters:
+        pytest.skip("this transformers takes no output of the tower: every sample has a pass of its own")
     prepared = prepare(extractor)
     _, once = passes(extractor, [prepared[0], prepared[4], prepared[5]])
     alone = passes(extractor, [prepared[0]])[1]
