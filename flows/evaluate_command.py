@@ -56,6 +56,7 @@ def evaluate_demo(
     out: Annotated[Path, typer.Option(help="folder of the proof; a second run goes on where the first stopped")] = Path(
         "scalselect-evaluation"
     ),
+    size: Annotated[str, typer.Option(help="small: for two cores; large: for a GPU")] = "small",
 ) -> None:
     """The embedded proof: teach a small VLM to see, select, fine-tune on each subset, compare. Nothing is fetched."""
     import torch
@@ -63,10 +64,13 @@ def evaluate_demo(
     from flows import evaluate_direct
     from tasks.evaluation import proof
 
+    scale = proof.SCALES.get(size)
+    if scale is None:
+        raise ParamsError(f"--size {size}: expected one of {', '.join(proof.SCALES)}")
     # Sums depend on the number of threads: two cores or sixty give the same table.
     torch.set_num_threads(min(2, torch.get_num_threads()))
-    proof.build(out / "raw")
-    _show(evaluate_direct.evaluate(proof.settings_of(out / "raw"), out))
+    proof.build(out / "raw", scale)
+    _show(evaluate_direct.evaluate(proof.settings_of(out / "raw", scale), out))
 
 
 def read_overrides(

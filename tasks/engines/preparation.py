@@ -7,6 +7,7 @@ import hashlib
 import multiprocessing
 import os
 import pickle
+import sys
 import threading
 from collections import deque
 from collections.abc import Iterator
@@ -37,7 +38,6 @@ class Preparation:
     def __init__(self, preparer: Preparer, workers: int, processes: bool) -> None:
         self._ahead = max(1, workers * _AHEAD)
         self._frozen = pickle.dumps(preparer)
-        self._prepare = prepare_frozen if processes else prepare_row
         self._pool = _open_pool(self._frozen, workers, processes) if workers else None
         self._begun: tuple[int, deque[Future[Any]]] = (-1, deque())
 
@@ -49,8 +49,7 @@ class Preparation:
             while len(futures) < self._ahead and (sample := next(rest, None)) is not None:
                 futures.append(self._submit(sample))
             try:
-                prepared = futures.popleft().result()
-                yield pickle.loads(prepared) if isinstance(prepared, bytes) else prepared
+                yield futures.popleft().result()
             except BrokenExecutor:
                 raise EngineError(f"a decoding process died in {name_rows(job.samples)}: out of memory?") from None
         self._begun = (upcoming.number if upcoming else -1, futures)
@@ -67,7 +66,7 @@ class Preparation:
 
     def _submit(self, sample: Sample) -> Future[Any]:
         if self._pool is not None:
-            return self._pool.submit(self._prepare, sample)
+            return self._pool.submit(prepare_row, sample)
         if getattr(_own, "frozen", None) is not self._frozen:
             _adopt(self._frozen)
         future: Future[Any] = Future()
@@ -92,11 +91,6 @@ def prepare_row(sample: Sample) -> Any:
     return prepared
 
 
-def prepare_frozen(sample: Sample) -> bytes:
-    """The same, pickled here: tensors left to the process pool would travel as open files or through /dev/shm."""
-    return pickle.dumps(prepare_row(sample), protocol=5)
-
-
 class _ChangedImageError(Exception):
     pass
 
@@ -118,6 +112,9 @@ def _serve(frozen: bytes) -> None:
     assert parent is not None
     threading.Thread(target=_end_with, args=(parent.sentinel,), daemon=True).start()
     _adopt(frozen)
+    # As many processes as cores, and each would otherwise start as many threads.
+    if torch := sys.modules.get("torch"):
+        torch.set_num_threads(1)
 
 
 def _end_with(sentinel: int) -> None:

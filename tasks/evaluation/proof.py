@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import logging
 import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,15 +26,50 @@ from tasks.params import DatasetSettings, ModelSettings, Settings, TuneSettings,
 
 log = logging.getLogger(__name__)
 
-SHAPE = Shape(width=128, layers=4, vision_layers=4, image_edge=48, patch=8)
-ROWS = 4000
-CAPTIONS = 8000
-STEPS = 1000
-PER_GROUP = 12
 POOL_SEED, HELD_OUT_SEED, CAPTION_SEED, MODEL_SEED = 3, 9, 5, 0
 
-SEEING = TuneSettings(batch_size=64, learning_rate=2e-3, weight_decay=0.01, warmup=0.05, save_steps=250)
-"""How captions are learnt."""
+
+@dataclass(frozen=True)
+class Scale:
+    """How large the proof is.
+
+    shape: sizes of the model. rows: of the pool. captions, steps, seeing: what teaches it to see, for how many updates,
+    and how. per_group: held-out questions of each of the 28 groups. tune: how subsets are learnt.
+    """
+
+    shape: Shape
+    rows: int
+    captions: int
+    steps: int
+    per_group: int
+    seeing: TuneSettings
+    tune: Mapping[str, Any]
+
+
+_SEEING = {"learning_rate": 2e-3, "weight_decay": 0.01, "warmup": 0.05, "save_steps": 250}
+_TUNE = {"epochs": 4.0, "weight_decay": 0.01, "save_steps": 500}
+
+SCALES = {
+    "small": Scale(
+        shape=Shape(width=128, layers=4, vision_layers=4, image_edge=48, patch=8),
+        rows=4000,
+        captions=8000,
+        steps=1000,
+        per_group=12,
+        seeing=TuneSettings(batch_size=64, **_SEEING),
+        tune={**_TUNE, "batch_size": 8, "learning_rate": 5e-4},
+    ),
+    "large": Scale(
+        shape=Shape(width=256, layers=8, vision_layers=8, image_edge=48, patch=6),
+        rows=8000,
+        captions=12000,
+        steps=1500,
+        per_group=24,
+        seeing=TuneSettings(batch_size=128, **{**_SEEING, "learning_rate": 1e-3}),
+        tune={**_TUNE, "batch_size": 16, "learning_rate": 5e-4},
+    ),
+}
+"""`small` for two cores, `large` for a GPU."""
 
 EVALUATE: dict[str, Any] = {
     "methods": ["scalselect", "scalselect-apart", "prism", "coincide", "stratified", "random"],
@@ -46,14 +83,13 @@ EVALUATE: dict[str, Any] = {
     "budgets": [0.1, 0.3],
     "seeds": 3,
     "full_seeds": 2,
-    "tune": {"epochs": 4.0, "batch_size": 8, "learning_rate": 5e-4, "weight_decay": 0.01, "save_steps": 500},
     "new_tokens": 6,
     "batch_size": 84,
     "keep_models": False,
 }
 
 
-def settings_of(root: Path) -> Settings:
+def settings_of(root: Path, scale: Scale) -> Settings:
     """The settings of the proof whose inputs lie in `root`."""
     tasks = {
         skill: {
@@ -67,38 +103,38 @@ def settings_of(root: Path) -> Settings:
         {
             "dataset": {"path": str(root / "pool/data.json"), "image_root": str(root / "pool/images")},
             "model": {"path": str(root / "model"), "dtype": "float32"},
-            "evaluate": {**EVALUATE, "tasks": tasks},
+            "evaluate": {**EVALUATE, "tune": scale.tune, "tasks": tasks},
         }
     )
 
 
-def build(root: Path) -> None:
+def build(root: Path, scale: Scale) -> None:
     """Make `root`/pool, `root`/held_out/<skill> and `root`/model unless they are there. An unfinished build goes on."""
-    marker, label = root / "complete.txt", f"{SHAPE} {ROWS} rows {CAPTIONS} captions {STEPS} {PER_GROUP} {SEEING}\n"
+    marker, label = root / "complete.txt", f"{replace(scale, tune={})}\n"
     if marker.exists() and marker.read_text(encoding="utf-8") == label:
         return
     transformers_logging.disable_progress_bar()
-    pool, captions = draw_pool(ROWS, POOL_SEED), draw_captions(CAPTIONS, CAPTION_SEED)
+    pool, captions = draw_pool(scale.rows, POOL_SEED), draw_captions(scale.captions, CAPTION_SEED)
     shown = {pixels(one) for one in [*pool, *captions] if one.view.background == "plain"}
-    asked = draw_questions(PER_GROUP, HELD_OUT_SEED, shown)
+    asked = draw_questions(scale.per_group, HELD_OUT_SEED, shown)
     log.info("proof: writing %d rows, %d held-out questions, %d captions", len(pool), len(asked), len(captions))
     write_questions(pool, root / "pool")
     for skill in SKILLS:
         of_skill = [one for one in asked if one.view.skill == skill]
         write_questions(of_skill, root / "held_out" / skill, source=_background)
     write_questions(captions, root / "captions")
-    save_model(root / "start", [*texts(captions), *texts(pool)], MODEL_SEED, SHAPE, sharpen=False)
-    learn_to_see(root)
+    save_model(root / "start", [*texts(captions), *texts(pool)], MODEL_SEED, scale.shape, sharpen=False)
+    learn_to_see(root, scale)
     write_text(marker, label)
 
 
-def learn_to_see(root: Path) -> None:
+def learn_to_see(root: Path, scale: Scale) -> None:
     """Train `root`/start on the captions, into `root`/model."""
     captions = DatasetSettings(path=str(root / "captions/data.json"), image_root=str(root / "captions/images"))
     samples = [sample for _, sample in read_clean(captions, "captions")]
-    log.info("proof: teaching the model to see, %d updates of %d captions", STEPS, SEEING.batch_size)
+    log.info("proof: teaching the model to see, %d updates of %d captions", scale.steps, scale.seeing.batch_size)
     settings = ModelSettings(path=str(root / "start"), dtype="float32")
-    fine_tune(settings, samples, SEEING, MODEL_SEED, STEPS, root / "seeing", Memory())
+    fine_tune(settings, samples, scale.seeing, MODEL_SEED, scale.steps, root / "seeing", Memory())
     shutil.rmtree(root / "model", ignore_errors=True)
     shutil.copytree(root / "seeing" / "model", root / "model")
 

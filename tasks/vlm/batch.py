@@ -9,12 +9,14 @@ from typing import Literal
 import torch
 from torch import BoolTensor, Tensor
 
+from tasks.vlm.travel import Travelling
+
 # Inputs with one value per token; everything else holds one entry per image, patch or row.
 SEQUENCES = ("input_ids", "attention_mask", "token_type_ids", "mm_token_type_ids")
 
 
 @dataclass(frozen=True)
-class Prepared:
+class Prepared(Travelling):
     """One sample as the processor made it, unpadded.
 
     inputs: what the model's forward takes; sequence inputs are (1, L), the others keep the processor's leading axis.
@@ -65,13 +67,11 @@ class Batch:
         }
         return replace(self, inputs=inputs)
 
-    def pinned(self) -> Batch:
-        """The same batch with inputs in page-locked memory, which a GPU reads while the host goes on."""
-        return replace(self, inputs={name: value.pin_memory() for name, value in self.inputs.items()})
 
-
-def collate(samples: Sequence[Prepared], pad_id: int = 0, side: Literal["left", "right"] = "right") -> Batch:
-    """Stack samples into one batch.
+def collate(
+    samples: Sequence[Prepared], pad_id: int = 0, side: Literal["left", "right"] = "right", pinned: bool = False
+) -> Batch:
+    """Stack samples into one batch; `pinned` in page-locked memory, which a GPU reads while the host goes on.
 
     `pad_id` must be an ordinary text token: it is masked out, but a model that looks for image tokens by id would
     count an image id there. The right side is the default because a causal model then never meets the padding.
@@ -86,17 +86,26 @@ def collate(samples: Sequence[Prepared], pad_id: int = 0, side: Literal["left", 
     for name in _names(samples):
         values = [sample.inputs[name] for sample in samples if name in sample.inputs]
         if name in SEQUENCES:
-            inputs[name] = torch.cat([pad(value, pad_id if name == "input_ids" else 0) for value in values])
+            inputs[name] = join([pad(value, pad_id if name == "input_ids" else 0) for value in values], pinned)
         else:
-            inputs[name] = stack(values)
+            inputs[name] = stack(values, pinned)
     masks = [_masks(samples, one, pad) for one in (lambda s: s.visual, lambda s: s.instruction, lambda s: s.answer)]
     return Batch(inputs, masks[0], masks[1], masks[2], tuple(sample.images for sample in samples))
 
 
-def stack(values: Sequence[Tensor]) -> Tensor:
+def stack(values: Sequence[Tensor], pinned: bool = False) -> Tensor:
     """Join along the first axis, zero-padding the others to the largest: images of unequal size or patch count."""
     shape = [max(sizes) for sizes in zip(*(value.shape[1:] for value in values), strict=True)]
-    return torch.cat([_grow(value, shape) for value in values])
+    return join([_grow(value, shape) for value in values], pinned)
+
+
+def join(values: Sequence[Tensor], pinned: bool) -> Tensor:
+    """Tensors of equal shape but for the first axis, one after another along it."""
+    if not pinned:
+        return torch.cat(list(values))
+    shape = (sum(len(value) for value in values), *values[0].shape[1:])
+    # Straight into its place: page-locked memory is kept and used again, fresh memory costs as much as the copy.
+    return torch.cat(list(values), out=torch.empty(shape, dtype=values[0].dtype, pin_memory=True))
 
 
 def _names(samples: Iterable[Prepared]) -> list[str]:

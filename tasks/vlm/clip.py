@@ -29,6 +29,7 @@ from tasks.vlm.description import Description, digest_processor, record_model
 from tasks.vlm.loading import Plan, choose_dtype, load
 from tasks.vlm.processing import load_processor
 from tasks.vlm.pruning import class_of, needed_tensors
+from tasks.vlm.travel import Travelling
 
 # Raise when the same files and settings would give other embeddings than before: rows in a store are then not reused.
 RULES = 1
@@ -44,7 +45,7 @@ STATISTICS: list[tuple[str, pa.DataType]] = [
 
 
 @dataclass(frozen=True)
-class Pair:
+class Pair(Travelling):
     """A row's images and text as the encoders take them. truncated: text tokens cut off; text_tokens: those left."""
 
     images: dict[str, Tensor]

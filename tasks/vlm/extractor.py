@@ -44,10 +44,6 @@ class Staged:
     whole: Batch
     blind: Batch | None
 
-    def pinned(self) -> Staged:
-        """The same in memory that a device copies from by itself."""
-        return Staged(self.rows, self.whole.pinned(), self.blind and self.blind.pinned())
-
 
 class Extractor:
     """One model in memory, computing the signals that share it: one forward per batch."""
@@ -77,9 +73,8 @@ class Extractor:
 
     def stage(self, batch: list[Prepared]) -> Staged:
         """The batch collated in host memory, from which a device can fetch it without waiting."""
-        blind = collate([one.blind for one in batch if one.blind], self._pad_id) if self._taps.blind else None
-        staged = Staged(batch, collate(batch, self._pad_id), blind)
-        return staged.pinned() if self._device.type == "cuda" else staged
+        blind = self._collate([one.blind for one in batch if one.blind]) if self._taps.blind else None
+        return Staged(batch, self._collate(batch), blind)
 
     def measure(self, staged: Staged) -> Columns:
         """Columns of each signal, row i for the i-th sample staged."""
@@ -89,9 +84,12 @@ class Extractor:
             blind = self._there(staged.blind)
             record.blind = blind, run(self._model, blind, Taps(final=True))
         if self._gradients is not None:
-            each = (self._there(collate([one], self._pad_id)) for one in staged.rows)
+            each = (self._there(self._collate([one])) for one in staged.rows)
             record.gradients = self._gradients.measure(each)
         return {name: SIGNALS[name].compute(padded, record, self._extract) for name in self._signals}
+
+    def _collate(self, batch: list[Prepared]) -> Batch:
+        return collate(batch, self._pad_id, pinned=self._device.type == "cuda")
 
     def _there(self, batch: Batch) -> Batch:
         return batch.to(self._device, self._dtype)

@@ -1,5 +1,7 @@
 """The embedded proof: its pool is what it says, and in miniature it runs from nothing to the page."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -79,27 +81,29 @@ def test_rows_say_less_than_the_truth_beside_them(tmp_path):
 
 
 def test_every_skill_is_a_task_of_the_proof(tmp_path):
-    settings = proof.settings_of(tmp_path)
-    assert tuple(settings.evaluate.tasks) == SKILLS
+    for scale in proof.SCALES.values():
+        settings = proof.settings_of(tmp_path, scale)
+        assert tuple(settings.evaluate.tasks) == SKILLS
+        assert settings.evaluate.tune.batch_size == scale.tune["batch_size"]
 
 
 @pytest.mark.slow
 def test_the_proof_in_miniature(tmp_path, monkeypatch):
-    for name, value in {
-        "SHAPE": Shape(16, 1, 2, 48, 16),
-        "ROWS": 60,
-        "CAPTIONS": 40,
-        "STEPS": 8,
-        "PER_GROUP": 1,
-    }.items():
-        monkeypatch.setattr(proof, name, value)
+    tiny = dataclasses.replace(
+        proof.SCALES["small"],
+        shape=Shape(16, 1, 2, 48, 16),
+        rows=60,
+        captions=40,
+        steps=8,
+        per_group=1,
+        tune={"epochs": 40.0, "batch_size": 8, "learning_rate": 1e-2},
+    )
     small = {"seeds": 1, "full_seeds": 1, "methods": ["scalselect", "prism"]}
-    tune = {"epochs": 40.0, "batch_size": 8, "learning_rate": 1e-2}
-    monkeypatch.setattr(proof, "EVALUATE", {**proof.EVALUATE, **small, "tune": tune})
-    proof.build(tmp_path / "raw")
+    monkeypatch.setattr(proof, "EVALUATE", {**proof.EVALUATE, **small})
+    proof.build(tmp_path / "raw", tiny)
     marks = {path: path.stat().st_mtime_ns for path in (tmp_path / "raw/model").iterdir()}
-    proof.build(tmp_path / "raw")
+    proof.build(tmp_path / "raw", tiny)
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "raw/model").iterdir()} == marks
-    folder = evaluate(proof.settings_of(tmp_path / "raw"), tmp_path)
+    folder = evaluate(proof.settings_of(tmp_path / "raw", tiny), tmp_path)
     assert "What was kept" in (folder / "evaluation.html").read_text()
     assert (folder / "table.md").read_text().count("\n") == 2 + 2 + 3 * 2

@@ -1,6 +1,7 @@
 """Every family's features equal those of the whole, unmodified model; batches, order and padding change nothing."""
 
 import pickle
+from functools import partial
 import warnings
 
 import numpy as np
@@ -80,7 +81,7 @@ def test_batch_and_order_change_nothing(family):
 def test_padding_side_changes_nothing(family, monkeypatch):
     *_, extractor, prepared = family
     right = extractor.compute(prepared)["attended"]["feature"]
-    monkeypatch.setattr("tasks.vlm.extractor.collate", lambda batch, pad: collate(batch, pad, "left"))
+    monkeypatch.setattr("tasks.vlm.extractor.collate", partial(collate, side="left"))
     left = extractor.compute(prepared)["attended"]["feature"]
     assert (np.linalg.norm(left - right, axis=1) <= 1e-5 * np.linalg.norm(right, axis=1)).all()
 
