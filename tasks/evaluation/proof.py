@@ -46,7 +46,7 @@ class Scale:
     tune: Mapping[str, Any]
 
 
-_SEEING = {"learning_rate": 2e-3, "weight_decay": 0.01, "warmup": 0.05, "save_steps": 250}
+_SEEING = TuneSettings(batch_size=64, learning_rate=2e-3, weight_decay=0.01, warmup=0.05, save_steps=250)
 _TUNE = {"epochs": 4.0, "weight_decay": 0.01, "save_steps": 500}
 
 SCALES = {
@@ -56,7 +56,7 @@ SCALES = {
         captions=8000,
         steps=1000,
         per_group=12,
-        seeing=TuneSettings(batch_size=64, **_SEEING),
+        seeing=_SEEING,
         tune={**_TUNE, "batch_size": 8, "learning_rate": 5e-4},
     ),
     "large": Scale(
@@ -65,7 +65,7 @@ SCALES = {
         captions=12000,
         steps=1500,
         per_group=24,
-        seeing=TuneSettings(batch_size=128, **{**_SEEING, "learning_rate": 1e-3}),
+        seeing=_SEEING.model_copy(update={"batch_size": 128, "learning_rate": 1e-3}),
         tune={**_TUNE, "batch_size": 16, "learning_rate": 5e-4},
     ),
 }

@@ -1,8 +1,8 @@
 """Every family's features equal those of the whole, unmodified model; batches, order and padding change nothing."""
 
 import pickle
-from functools import partial
 import warnings
+from functools import partial
 
 import numpy as np
 import PIL.Image
