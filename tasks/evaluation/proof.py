@@ -60,13 +60,13 @@ SCALES = {
         tune={**_TUNE, "batch_size": 8, "learning_rate": 5e-4},
     ),
     "large": Scale(
-        shape=Shape(width=256, layers=8, vision_layers=8, image_edge=48, patch=6),
+        shape=Shape(width=256, layers=6, vision_layers=6, image_edge=48, patch=6),
         rows=8000,
-        captions=12000,
-        steps=1500,
+        captions=10000,
+        steps=1200,
         per_group=24,
         seeing=_SEEING.model_copy(update={"batch_size": 128, "learning_rate": 1e-3}),
-        tune={**_TUNE, "batch_size": 16, "learning_rate": 5e-4},
+        tune={**_TUNE, "batch_size": 32, "learning_rate": 1e-3},
     ),
 }
 """`small` for two cores, `large` for a GPU."""
