@@ -54,12 +54,11 @@ def plan_actors(resources: dict[str, float], settings: RaySettings) -> tuple[int
     if settings.gpus_per_actor:
         count = min(count, math.floor(resources.get("GPU", 0.0) / settings.gpus_per_actor))
         if count < 1:
-            raise EngineError(
-                f"no room for an actor of {settings.gpus_per_actor:g} GPUs in a cluster of {describe_resources(resources)}"
-            )
+            room = describe_resources(resources)
+            raise EngineError(f"no room for an actor of {settings.gpus_per_actor:g} GPUs in a cluster of {room}")
     return (count, settings.cpus_per_actor) if count >= 1 else (1, min(settings.cpus_per_actor, total / 2))
 
 
 def describe_resources(resources: dict[str, float]) -> str:
-    """For messages."""
+    """What there is to schedule on, for messages."""
     return f"{resources.get('CPU', 0):g} CPUs and {resources.get('GPU', 0):g} GPUs"

@@ -87,7 +87,7 @@ def _run_window(make: Make, blocks: list[pa.Table], settings: RaySettings) -> It
 
 def _outcomes(dataset: Dataset) -> Iterator[Outcome]:
     batches = dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=1)
-    with closing(iter(batches)) as results:  # type: ignore[type-var]
+    with closing(iter(batches)) as results:
         for batch in results:
             for row in batch["pickle"]:
                 word, value = pickle.loads(row.as_buffer())
