@@ -26,8 +26,11 @@ def connected(settings: RaySettings) -> Iterator[None]:
     _check_address(settings.address)
     try:
         ray.init(address=settings.address, include_dashboard=False, logging_level=logging.WARNING)
-    except (ConnectionError, RayError, ValueError) as error:
-        raise EngineError(f"run.ray.address {settings.address}: cannot join the Ray cluster: {error}") from None
+    except (ConnectionError, RayError, RuntimeError, ValueError) as error:
+        raise EngineError(
+            f"run.ray.address {settings.address}: cannot join the Ray cluster: {error}. "
+            "A cluster that asks for a token needs RAY_AUTH_MODE=token here too"
+        ) from None
     try:
         yield
     finally:
@@ -36,7 +39,9 @@ def connected(settings: RaySettings) -> Iterator[None]:
 
 def _check_address(address: str | None) -> None:
     """Ray itself waits more than five minutes for a cluster that is not there."""
-    host, colon, port = (address or "").removeprefix("ray://").rpartition(":")
+    if (address or "").startswith("ray://"):
+        raise EngineError(f"run.ray.address {address}: Ray Client is not supported; run on a node of the cluster")
+    host, colon, port = (address or "").rpartition(":")
     if not colon or not port.isdigit():
         return
     try:

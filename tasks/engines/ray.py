@@ -9,7 +9,6 @@ from __future__ import annotations
 import logging
 import pickle
 from collections.abc import Iterator
-from contextlib import closing
 from itertools import chain
 from typing import Any
 
@@ -18,7 +17,7 @@ import ray
 import ray.data
 from ray.data import ActorPoolStrategy, Dataset
 from ray.data.exceptions import ExecutionTimeoutError, SystemException
-from ray.exceptions import RayError
+from ray.exceptions import GetTimeoutError, RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from tasks.engines.attempts import Attempts
@@ -30,6 +29,7 @@ from tasks.params import RaySettings, RunSettings
 log = logging.getLogger(__name__)
 
 _ATTEMPTS = 3
+_ANSWER_SECONDS = 10.0
 _WINDOW_BYTES = 1 << 30
 """Jobs given to Ray Data at once: it holds all of them, and the actors load anew for the next window."""
 
@@ -45,26 +45,27 @@ def run_jobs(make: Make, jobs: Iterator[Job], run: RunSettings) -> Iterator[Outc
             yield from _run_window(make, window, run.ray)
 
 
-def _windows(jobs: Iterator[Job]) -> Iterator[list[pa.Table]]:
-    """The jobs as blocks of one row, so many at once as memory allows."""
-    blocks: list[pa.Table] = []
+def _windows(jobs: Iterator[Job]) -> Iterator[list[bytes]]:
+    """The jobs, pickled, as many at once as memory allows."""
+    window: list[bytes] = []
     size = 0
     for job in jobs:
-        blocks.append(_freeze(job))
-        size += blocks[-1].nbytes
+        window.append(pickle.dumps(job, protocol=5))
+        size += len(window[-1])
         if size >= _WINDOW_BYTES:
-            yield blocks
-            blocks, size = [], 0
-    if blocks:
-        yield blocks
+            yield window
+            window, size = [], 0
+    if window:
+        yield window
 
 
-def _run_window(make: Make, blocks: list[pa.Table], settings: RaySettings) -> Iterator[Outcome]:
+def _run_window(make: Make, window: list[bytes], settings: RaySettings) -> Iterator[Outcome]:
     size, cpus = plan_actors(ray.cluster_resources(), settings)
-    size = min(size, len(blocks))
+    size = min(size, len(window))
     log.info("ray: %d actors of %g CPUs and %g GPUs", size, cpus, settings.gpus_per_actor)
     attempts = _start_attempts()
-    dataset = ray.data.from_arrow(blocks).map_batches(
+    # from_items makes its blocks here; from_arrow would send tasks about, which wait for ever on a busy cluster.
+    dataset = ray.data.from_items(window, override_num_blocks=len(window)).map_batches(
         _Worker,
         fn_constructor_args=(make, "cuda" if settings.gpus_per_actor else "cpu", attempts),
         batch_size=1,
@@ -76,24 +77,28 @@ def _run_window(make: Make, blocks: list[pa.Table], settings: RaySettings) -> It
     )
     dataset.context.enable_progress_bars = False
     dataset.context.execution_no_progress_timeout_s = settings.stall_seconds
-    blocks.clear()  # they lie in the object store now
+    window.clear()  # it lies in the object store now
     try:
-        yield from _outcomes(dataset)
-    except ExecutionTimeoutError:
-        raise EngineError(_describe_stall(size, ray.get(attempts.ended.remote("load")), settings)) from None
+        yield from _outcomes(dataset, settings.stall_seconds)
+    except (ExecutionTimeoutError, GetTimeoutError):
+        raise EngineError(_describe_stall(size, attempts, settings)) from None
     except (RayError, SystemException) as error:
-        raise EngineError(f"ray: {error}") from error
+        cause = str(error).strip().splitlines()[-1]
+        raise EngineError(f"ray: {cause}; has every node of the cluster the same ScalSelect?") from error
 
 
-def _outcomes(dataset: Dataset) -> Iterator[Outcome]:
-    batches = dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=1)
-    with closing(iter(batches)) as results:
-        for batch in results:
-            for row in batch["pickle"]:
-                word, value = pickle.loads(row.as_buffer())
+def _outcomes(dataset: Dataset, patience: float) -> Iterator[Outcome]:
+    """Results as they come. Ray Data watches its actors, but not the fetching of a result that was lost with its node."""
+    bundles = dataset.iter_internal_ref_bundles()
+    try:
+        for bundle in bundles:
+            for block in ray.get(bundle.block_refs, timeout=patience):
+                word, value = pickle.loads(block["result"][0].as_buffer())
                 if word == "failed":
                     raise value
                 yield value
+    finally:
+        del bundles  # ends the execution, before the connection does
 
 
 class _Worker:
@@ -112,7 +117,9 @@ class _Worker:
     def __call__(self, batch: pa.Table) -> pa.Table:
         """One job in, ("done", Outcome) or ("failed", error) out."""
         word, work = self._loaded
-        return _freeze(self._loaded if word == "failed" else self._do(work, _thaw(batch)))
+        result = self._loaded if word == "failed" else self._do(work, pickle.loads(batch["item"][0].as_buffer()))
+        # Large: the offsets of an ordinary binary column end at 2 GiB.
+        return pa.table({"result": pa.array([pickle.dumps(result, protocol=5)], pa.large_binary())})
 
     def _do(self, work: Any, job: Job) -> tuple[str, Any]:
         attempt = ray.get(self._attempts.begin.remote("job", str(job.number)))
@@ -123,15 +130,6 @@ class _Worker:
         result = guard(lambda: work(job))
         ray.get(self._attempts.end.remote("job", str(job.number)))
         return result
-
-
-def _freeze(value: object) -> pa.Table:
-    """A block of one row. Large: an ordinary binary column ends at 2 GiB."""
-    return pa.table({"pickle": pa.array([pickle.dumps(value, protocol=5)], pa.large_binary())})
-
-
-def _thaw(block: pa.Table) -> Any:
-    return pickle.loads(block["pickle"][0].as_buffer())
 
 
 def _start_attempts() -> Any:
@@ -153,10 +151,14 @@ def _describe_deaths(where: str) -> str:
     )
 
 
-def _describe_stall(size: int, loaded: int, settings: RaySettings) -> str:
+def _describe_stall(size: int, attempts: Any, settings: RaySettings) -> str:
+    try:
+        waiting = size - ray.get(attempts.ended.remote("load"), timeout=_ANSWER_SECONDS)
+        resources, free = ray.cluster_resources(), ray.available_resources()
+    except RayError as error:
+        return f"no shard finished for {settings.stall_seconds:g} s, and the cluster does not answer: {error}"
     return (
-        f"no shard finished for {settings.stall_seconds:g} s: {size - loaded} of {size} ray actors have not loaded; "
-        f"the cluster has {describe_resources(ray.cluster_resources())}, of which "
-        f"{describe_resources(ray.available_resources())} are free. Lower run.ray.cpus_per_actor or gpus_per_actor, "
-        "or raise run.ray.stall_seconds; finished shards are kept"
+        f"no shard finished for {settings.stall_seconds:g} s: {waiting} of {size} ray actors have not loaded; "
+        f"the cluster has {describe_resources(resources)}, of which {describe_resources(free)} are free. "
+        "Lower run.ray.cpus_per_actor or gpus_per_actor, or raise run.ray.stall_seconds; finished shards are kept"
     )

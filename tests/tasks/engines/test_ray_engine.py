@@ -83,6 +83,32 @@ def test_rows_that_kill_every_actor_are_named(tmp_path, cluster, log):
 
 
 @pytest.mark.slow
+def test_a_model_that_cannot_be_loaded_is_that_error_and_no_other(tmp_path, cluster):
+    layout = workspace(tmp_path / "ray", TEXTS)
+    with pytest.raises(ModelError, match=r"^no weights here$"):
+        extract_with(Models(broken="no weights here"), on_ray(cluster), layout)
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("StreamingExecutor")]
+
+
+@pytest.mark.slow
+def test_actors_that_die_while_loading_are_not_tried_for_ever(tmp_path, cluster):
+    layout = workspace(tmp_path / "ray", TEXTS)
+    with pytest.raises(EngineError, match="3 ray actors died on loading the model"):
+        extract_with(Models(broken="deadly"), on_ray(cluster), layout)
+
+
+@pytest.mark.slow
+def test_jobs_that_do_not_fit_in_memory_go_in_windows(tmp_path, cluster, log, monkeypatch):
+    layout = workspace(tmp_path / "ray", TEXTS[:24])
+    monkeypatch.setattr("tasks.engines.ray._WINDOW_BYTES", 3000)
+    extract_with(Models(log=str(log)), on_ray(cluster), layout)
+    local = workspace(tmp_path / "local", TEXTS[:24])
+    extract_with(Models(), settings(), local)
+    np.testing.assert_allclose(features(layout), features(local), rtol=1e-6)
+    assert len(list(log.iterdir())) == 2  # processes: an actor for each window
+
+
+@pytest.mark.slow
 def test_a_node_may_leave(tmp_path, cluster, log):
     node = cluster.add_node(num_cpus=2)
     cluster.wait_for_nodes()
@@ -114,6 +140,13 @@ def test_no_such_cluster(tmp_path):
     nowhere = settings(run__engine="ray", run__ray__address="127.0.0.1:1")
     with pytest.raises(EngineError, match=r"run\.ray\.address 127\.0\.0\.1:1: cannot join"):
         extract_with(Models(), nowhere, layout)
+
+
+def test_no_ray_client(tmp_path):
+    layout = workspace(tmp_path, TEXTS)
+    client = settings(run__engine="ray", run__ray__address="ray://127.0.0.1:10001")
+    with pytest.raises(EngineError, match=r"Ray Client is not supported"):
+        extract_with(Models(), client, layout)
 
 
 @pytest.mark.parametrize(
