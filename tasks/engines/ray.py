@@ -88,7 +88,7 @@ def _run_window(make: Make, window: list[bytes], settings: RaySettings) -> Itera
 
 
 def _outcomes(dataset: Dataset, patience: float) -> Iterator[Outcome]:
-    """Results as they come. Ray Data watches its actors, but not the fetching of a result that was lost with its node."""
+    """Results as they come. Ray Data watches its actors, but not a result that is fetched again after its node left."""
     bundles = dataset.iter_internal_ref_bundles()
     try:
         for bundle in bundles:

@@ -14,7 +14,7 @@ ray = pytest.importorskip("ray")
 from ray.cluster_utils import Cluster  # noqa: E402
 
 from tasks.engines.cluster import plan_actors  # noqa: E402
-from tasks.errors import EngineError  # noqa: E402
+from tasks.errors import EngineError, ModelError  # noqa: E402
 from tasks.extraction import extract_with  # noqa: E402
 from tasks.features import FeatureTable  # noqa: E402
 from tasks.params import RaySettings  # noqa: E402
