@@ -19,7 +19,7 @@ _REACH_SECONDS = 10.0
 
 @contextmanager
 def connected(settings: RaySettings) -> Iterator[None]:
-    """Join the cluster of `run.ray.address`, or start one here; leave it as it was. Raises EngineError."""
+    """Join the cluster of `run.ray.address`, or start one here; leave it at the end. Raises EngineError."""
     if ray.is_initialized():
         yield
         return
