@@ -181,32 +181,29 @@ def _fill(models: Models, settings: Settings, layout: Layout, census: Census, gr
 
 
 def _run(loader: Loader, jobs: Iterator[Job], group: Group, progress: Progress) -> None:
-    held: dict[int, Job] = {}
+    held: dict[int, tuple[str, list[str]]] = {}  # not the jobs: engines take many at once, and texts are long
 
     def remembered() -> Iterator[Job]:
         for job in jobs:
-            held[job.number] = job
+            held[job.number] = name_rows(job.samples), [sample.digest for sample in job.samples]
             yield job
 
     for outcome in run_jobs(loader, remembered(), loader.settings.run):
-        job = held.pop(outcome.number)
+        rows, keys = held.pop(outcome.number)
         if progress.done == 0:
-            _refuse_systematic_failure(job, outcome)
+            _refuse_systematic_failure(rows, len(keys), outcome)
         for signal in loader.signals:
-            keys = [sample.digest for sample in job.samples]
             columns = outcome.values.get(signal, {})
             group.shelves[signal].write(outcome.digests, columns, outcome.refusals, keys)
-        progress.advance(len(job.samples))
+        progress.advance(len(keys))
 
 
-def _refuse_systematic_failure(job: Job, outcome: Outcome) -> None:
+def _refuse_systematic_failure(rows: str, count: int, outcome: Outcome) -> None:
     """One bad row is a reject; a first shard in which nothing works is a fault of ours or of the set-up."""
     failures = [one for one in outcome.refusals if not one.lasting]
-    if len(failures) == len(job.samples) and len(failures) >= _SYSTEMATIC_ROWS:
+    if len(failures) == count and count >= _SYSTEMATIC_ROWS:
         first = failures[0]
-        raise EngineError(
-            f"every row of the first shard failed ({name_rows(job.samples)}): {first.reason}: {first.detail}"
-        )
+        raise EngineError(f"every row of the first shard failed ({rows}): {first.reason}: {first.detail}")
 
 
 def _assemble(layout: Layout, census: Census, groups: list[Group], anchors: list[AnchorSet]) -> tuple[Rows, Records]:

@@ -1,25 +1,27 @@
-"""Many machines: Ray actors, each with its share of a node, fed shard by shard by the driver, which alone writes.
+"""Many machines: a Ray Data actor pool, each actor with its share of a node; the driver alone writes.
 
-Plain actors rather than Ray Data: every shard is then a unit of ours, known by its rows' digests, that can be handed to
-another actor when one dies, and blocks cannot regroup rows. An actor gets work only once it has loaded, so one that
-finds no room in the cluster holds nothing up.
+A row of the dataset is a whole job, and a block is one row: however Ray Data cuts or joins blocks, a job stays one
+shard, known by its rows' digests. Ray restarts actors whose process or node died, and repeats their jobs elsewhere.
 """
 
 from __future__ import annotations
 
 import logging
-import math
-import socket
-import time
-from collections import deque
+import pickle
 from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
+import pyarrow as pa
 import ray
-from ray.exceptions import ActorDiedError, ActorUnavailableError, RayActorError, RayError
+import ray.data
+from ray.data import ActorPoolStrategy, Dataset
+from ray.data.exceptions import ExecutionTimeoutError, SystemException
+from ray.exceptions import GetTimeoutError, RayError
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from tasks.engines.attempts import Attempts
+from tasks.engines.cluster import connected, describe_resources, plan_actors
 from tasks.engines.work import Job, Make, Outcome, guard, name_rows
 from tasks.errors import EngineError
 from tasks.params import RaySettings, RunSettings
@@ -27,8 +29,9 @@ from tasks.params import RaySettings, RunSettings
 log = logging.getLogger(__name__)
 
 _ATTEMPTS = 3
-_LOAD_ATTEMPTS = 3
-_REACH_SECONDS = 10.0
+_ANSWER_SECONDS = 10.0
+_WINDOW_BYTES = 1 << 30
+"""Jobs given to Ray Data at once: it holds all of them, and the actors load anew for the next window."""
 
 
 def run_jobs(make: Make, jobs: Iterator[Job], run: RunSettings) -> Iterator[Outcome]:
@@ -37,157 +40,125 @@ def run_jobs(make: Make, jobs: Iterator[Job], run: RunSettings) -> Iterator[Outc
     if first is None:
         return
     with connected(run.ray):
-        yield from _Crew(make, first, jobs, run.ray).run()
+        _quieten()
+        for window in _windows(chain([first], jobs)):
+            yield from _run_window(make, window, run.ray)
 
 
-@contextmanager
-def connected(settings: RaySettings) -> Iterator[None]:
-    """Join the cluster of `run.ray.address`, or start one here; leave it as it was. Raises EngineError."""
-    if ray.is_initialized():
-        yield
-        return
-    _check_address(settings.address)
+def _windows(jobs: Iterator[Job]) -> Iterator[list[bytes]]:
+    """The jobs, pickled, as many at once as memory allows."""
+    window: list[bytes] = []
+    size = 0
+    for job in jobs:
+        window.append(pickle.dumps(job, protocol=5))
+        size += len(window[-1])
+        if size >= _WINDOW_BYTES:
+            yield window
+            window, size = [], 0
+    if window:
+        yield window
+
+
+def _run_window(make: Make, window: list[bytes], settings: RaySettings) -> Iterator[Outcome]:
+    size, cpus = plan_actors(ray.cluster_resources(), settings)
+    size = min(size, len(window))
+    log.info("ray: %d actors of %g CPUs and %g GPUs", size, cpus, settings.gpus_per_actor)
+    attempts = _start_attempts()
+    # from_items makes its blocks here; from_arrow would send tasks about, which wait for ever on a busy cluster.
+    dataset = ray.data.from_items(window, override_num_blocks=len(window)).map_batches(
+        _Worker,
+        fn_constructor_args=(make, "cuda" if settings.gpus_per_actor else "cpu", attempts),
+        batch_size=1,
+        batch_format="pyarrow",
+        # One job at a time: a second one in an actor's queue would be blamed for the death of the first.
+        compute=ActorPoolStrategy(size=size, max_tasks_in_flight_per_actor=1),
+        num_cpus=cpus,
+        num_gpus=settings.gpus_per_actor,
+    )
+    dataset.context.enable_progress_bars = False
+    dataset.context.execution_no_progress_timeout_s = settings.stall_seconds
+    window.clear()  # it lies in the object store now
     try:
-        ray.init(address=settings.address, include_dashboard=False, logging_level=logging.WARNING)
-    except (ConnectionError, RayError, ValueError) as error:
-        raise EngineError(f"run.ray.address {settings.address}: cannot join the Ray cluster: {error}") from None
+        yield from _outcomes(dataset, settings.stall_seconds)
+    except (ExecutionTimeoutError, GetTimeoutError):
+        raise EngineError(_describe_stall(size, attempts, settings)) from None
+    except (RayError, SystemException) as error:
+        cause = str(error).strip().splitlines()[-1]
+        raise EngineError(f"ray: {cause}; has every node of the cluster the same ScalSelect?") from error
+
+
+def _outcomes(dataset: Dataset, patience: float) -> Iterator[Outcome]:
+    """Results as they come. Ray Data watches its actors, but not a result that is fetched again after its node left."""
+    bundles = dataset.iter_internal_ref_bundles()
     try:
-        yield
+        for bundle in bundles:
+            for block in ray.get(bundle.block_refs, timeout=patience):
+                word, value = pickle.loads(block["result"][0].as_buffer())
+                if word == "failed":
+                    raise value
+                yield value
     finally:
-        ray.shutdown()
+        del bundles  # ends the execution, before the connection does
 
 
-def _check_address(address: str | None) -> None:
-    """Ray itself waits more than five minutes for a cluster that is not there."""
-    host, colon, port = (address or "").removeprefix("ray://").rpartition(":")
-    if not colon or not port.isdigit():
-        return
-    try:
-        socket.create_connection((host, int(port)), timeout=_REACH_SECONDS).close()
-    except OSError as error:
-        raise EngineError(f"run.ray.address {address}: cannot join the Ray cluster: {error}") from None
+class _Worker:
+    """Runs on a node of the cluster: loads once, then does jobs. Errors of ours travel as results."""
 
-
-class _Actor:
-    """Runs on a node of the cluster: loads once, then does jobs."""
-
-    def __init__(self, make: Make, device: str) -> None:
+    def __init__(self, make: Make, device: str, attempts: Any) -> None:
+        self._attempts = attempts
+        name = ray.get_runtime_context().get_actor_id()
+        if ray.get(attempts.begin.remote("load", name)) > _ATTEMPTS:
+            # Without this Ray would start it again and again.
+            self._loaded: tuple[str, Any] = "failed", EngineError(_describe_deaths("loading the model"))
+            return
         self._loaded = guard(lambda: make(device))
+        ray.get(attempts.end.remote("load", name))
 
-    def load(self) -> tuple[str, Any]:
-        """("done", None) when the model is there."""
-        return self._loaded if self._loaded[0] == "failed" else ("done", None)
+    def __call__(self, batch: pa.Table) -> pa.Table:
+        """One job in, ("done", Outcome) or ("failed", error) out."""
+        word, work = self._loaded
+        result = self._loaded if word == "failed" else self._do(work, pickle.loads(batch["item"][0].as_buffer()))
+        # Large: the offsets of an ordinary binary column end at 2 GiB.
+        return pa.table({"result": pa.array([pickle.dumps(result, protocol=5)], pa.large_binary())})
 
-    def work(self, job: Job) -> tuple[str, Any]:
-        """("done", Outcome) or ("failed", error)."""
-        return guard(lambda: self._loaded[1](job))
-
-
-@dataclass
-class _Task:
-    """What an actor is doing; `job` is None while it loads."""
-
-    actor: Any
-    job: Job | None
-
-
-class _Crew:
-    def __init__(self, make: Make, first: Job, rest: Iterator[Job], settings: RaySettings) -> None:
-        self._make = ray.put(make)
-        self._settings = settings
-        self._device = "cuda" if settings.gpus_per_actor else "cpu"
-        self._waiting: deque[Job] = deque([first])
-        self._rest = rest
-        self._lost: dict[int, int] = {}
-        self._failed_loads = 0
-        self._tasks: dict[Any, _Task] = {}
-
-    def run(self) -> Iterator[Outcome]:
-        """Keep every loaded actor at one job until none is left."""
-        count, cpus = plan_actors(ray.cluster_resources(), self._settings)
-        log.info("ray: %d actors of %g CPUs and %g GPUs", count, cpus, self._settings.gpus_per_actor)
-        options = {"num_cpus": cpus, "num_gpus": self._settings.gpus_per_actor}
-        self._class = ray.remote(_Actor).options(**options)
-        for _ in range(count):
-            self._hire()
-        progress = time.monotonic()
-        while self._unfinished():
-            done, _ = ray.wait(list(self._tasks), num_returns=1, timeout=min(1.0, self._settings.stall_seconds / 4))
-            for reference in done:
-                outcome = self._settle(reference)
-                progress = time.monotonic()
-                if outcome is not None:
-                    yield outcome
-            if time.monotonic() - progress > self._settings.stall_seconds:
-                raise EngineError(self._describe_stall())
-
-    def _unfinished(self) -> bool:
-        return self._next_waiting() or any(task.job is not None for task in self._tasks.values())
-
-    def _next_waiting(self) -> bool:
-        """Whether a job waits; fetches one from the source when none does."""
-        if not self._waiting and (job := next(self._rest, None)) is not None:
-            self._waiting.append(job)
-        return bool(self._waiting)
-
-    def _hire(self) -> None:
-        actor = self._class.remote(self._make, self._device)
-        self._tasks[actor.load.remote()] = _Task(actor, None)
-
-    def _settle(self, reference: Any) -> Outcome | None:
-        task = self._tasks.pop(reference)
-        try:
-            word, value = ray.get(reference)
-        except (RayActorError, ActorDiedError, ActorUnavailableError) as error:
-            self._replace(task, error)
-            return None
-        if word == "failed":
-            raise value
-        if self._next_waiting():
-            job = self._waiting.popleft()
-            self._tasks[task.actor.work.remote(job)] = _Task(task.actor, job)
-        outcome: Outcome | None = value
-        return outcome
-
-    def _replace(self, task: _Task, error: Exception) -> None:
-        """An actor or its node died: hand its job on, and ask the cluster for another actor."""
-        cause = str(error).strip().splitlines()[0]
-        if task.job is None:
-            self._failed_loads += 1
-            if self._failed_loads >= _LOAD_ATTEMPTS:
-                raise EngineError(f"ray actors die while loading the model: {cause}")
-        else:
-            lost = self._lost[task.job.number] = self._lost.get(task.job.number, 0) + 1
-            if lost >= _ATTEMPTS:
-                raise EngineError(f"{lost} ray actors died on {name_rows(task.job.samples)}: {cause}")
-            log.warning("ray: an actor died on %s, trying elsewhere (%s)", name_rows(task.job.samples), cause)
-            self._waiting.appendleft(task.job)
-        self._hire()
-
-    def _describe_stall(self) -> str:
-        loading = sum(task.job is None for task in self._tasks.values())
-        return (
-            f"no shard finished for {self._settings.stall_seconds:g} s: {loading} of {len(self._tasks)} ray actors "
-            f"have not loaded; the cluster has {_say(ray.cluster_resources())}, of which "
-            f"{_say(ray.available_resources())} are free. Lower run.ray.cpus_per_actor or gpus_per_actor, "
-            "or raise run.ray.stall_seconds; finished shards are kept"
-        )
+    def _do(self, work: Any, job: Job) -> tuple[str, Any]:
+        attempt = ray.get(self._attempts.begin.remote("job", str(job.number)))
+        if attempt > _ATTEMPTS:
+            return "failed", EngineError(_describe_deaths(name_rows(job.samples)))
+        if attempt > 1:
+            log.warning("ray: an actor died on %s, trying again", name_rows(job.samples))
+        result = guard(lambda: work(job))
+        ray.get(self._attempts.end.remote("job", str(job.number)))
+        return result
 
 
-def plan_actors(resources: dict[str, float], settings: RaySettings) -> tuple[int, float]:
-    """How many actors, of how many CPUs each. One CPU stays free, or the cluster could not schedule anything else."""
-    total = resources.get("CPU", 1.0)
-    if settings.actors is not None:
-        return settings.actors, settings.cpus_per_actor
-    count = math.floor((total - 1) / settings.cpus_per_actor)
-    if settings.gpus_per_actor:
-        count = min(count, math.floor(resources.get("GPU", 0.0) / settings.gpus_per_actor))
-        if count < 1:
-            raise EngineError(
-                f"no room for an actor of {settings.gpus_per_actor:g} GPUs in a cluster of {_say(resources)}"
-            )
-    return (count, settings.cpus_per_actor) if count >= 1 else (1, min(settings.cpus_per_actor, total / 2))
+def _start_attempts() -> Any:
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    return ray.remote(Attempts).options(num_cpus=0, scheduling_strategy=here).remote()
 
 
-def _say(resources: dict[str, float]) -> str:
-    return f"{resources.get('CPU', 0):g} CPUs and {resources.get('GPU', 0):g} GPUs"
+def _quieten() -> None:
+    """Ray Data tells its own story on the terminal; it stays in Ray's log files."""
+    for handler in logging.getLogger("ray.data").handlers:
+        if handler.name == "console":
+            handler.setLevel(logging.ERROR)
+
+
+def _describe_deaths(where: str) -> str:
+    return (
+        f"{_ATTEMPTS} ray actors died on {where}; finished shards are kept. "
+        "Out of memory? Try a smaller run.token_budget or more run.ray.cpus_per_actor"
+    )
+
+
+def _describe_stall(size: int, attempts: Any, settings: RaySettings) -> str:
+    try:
+        waiting = size - ray.get(attempts.ended.remote("load"), timeout=_ANSWER_SECONDS)
+        resources, free = ray.cluster_resources(), ray.available_resources()
+    except RayError as error:
+        return f"no shard finished for {settings.stall_seconds:g} s, and the cluster does not answer: {error}"
+    return (
+        f"no shard finished for {settings.stall_seconds:g} s: {waiting} of {size} ray actors have not loaded; "
+        f"the cluster has {describe_resources(resources)}, of which {describe_resources(free)} are free. "
+        "Lower run.ray.cpus_per_actor or gpus_per_actor, or raise run.ray.stall_seconds; finished shards are kept"
+    )

@@ -15,7 +15,7 @@ import numpy as np
 import ray
 from numpy.typing import NDArray
 
-from tasks.engines.ray import connected
+from tasks.engines.cluster import connected
 from tasks.features import FeatureTable
 from tasks.linalg.moments import Sums
 from tasks.linalg.pieces import Keep, Piece, measure_piece, missing_pieces

@@ -13,6 +13,7 @@ import numpy as np
 import pyarrow as pa
 from PIL import Image
 
+from tasks.errors import ModelError
 from tasks.layout import Layout
 from tasks.params import Settings, parse
 from tasks.problem import Problem
@@ -51,6 +52,7 @@ class Models:
     pause: float = 0.0
     limit: int | None = None  # batches above this run out of memory
     kill: str | None = None  # the text on which the process kills itself, while the file kill exists
+    broken: str | None = None  # what is wrong with the model; "deadly": loading kills the process
 
     def groups(self, settings):
         return list(self.names)
@@ -63,6 +65,10 @@ class Models:
         return Description(prints, {"model": "fake"}, matrices, statistics)
 
     def load(self, settings, signals, device):
+        if self.broken == "deadly":
+            os.kill(os.getpid(), signals_module.SIGKILL)
+        if self.broken:
+            raise ModelError(self.broken)
         return Extractor(self, signals)
 
 

@@ -13,8 +13,8 @@ ray = pytest.importorskip("ray")
 
 from ray.cluster_utils import Cluster  # noqa: E402
 
-from tasks.engines.ray import plan_actors  # noqa: E402
-from tasks.errors import EngineError  # noqa: E402
+from tasks.engines.cluster import plan_actors  # noqa: E402
+from tasks.errors import EngineError, ModelError  # noqa: E402
 from tasks.extraction import extract_with  # noqa: E402
 from tasks.features import FeatureTable  # noqa: E402
 from tasks.params import RaySettings  # noqa: E402
@@ -50,7 +50,7 @@ def on_ray(cluster, **more):
 def compare_with_local(tmp_path, layout):
     local = workspace(tmp_path / "local", TEXTS)
     extract_with(Models(), settings(), local)
-    np.testing.assert_allclose(features(layout), features(local), rtol=1e-6)
+    np.testing.assert_array_equal(features(layout), features(local))
 
 
 @pytest.mark.slow
@@ -80,6 +80,32 @@ def test_rows_that_kill_every_actor_are_named(tmp_path, cluster, log):
     (log / "kill").write_text("99")
     with pytest.raises(EngineError, match="3 ray actors died on rows 16 to 23"):
         extract_with(Models(log=str(log), kill="question 17 "), on_ray(cluster), layout)
+
+
+@pytest.mark.slow
+def test_a_model_that_cannot_be_loaded_is_that_error_and_no_other(tmp_path, cluster):
+    layout = workspace(tmp_path / "ray", TEXTS)
+    with pytest.raises(ModelError, match=r"^no weights here$"):
+        extract_with(Models(broken="no weights here"), on_ray(cluster), layout)
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("StreamingExecutor")]
+
+
+@pytest.mark.slow
+def test_actors_that_die_while_loading_are_not_tried_for_ever(tmp_path, cluster):
+    layout = workspace(tmp_path / "ray", TEXTS)
+    with pytest.raises(EngineError, match="3 ray actors died on loading the model"):
+        extract_with(Models(broken="deadly"), on_ray(cluster), layout)
+
+
+@pytest.mark.slow
+def test_jobs_that_do_not_fit_in_memory_go_in_windows(tmp_path, cluster, log, monkeypatch):
+    layout = workspace(tmp_path / "ray", TEXTS[:24])
+    monkeypatch.setattr("tasks.engines.ray._WINDOW_BYTES", 3000)
+    extract_with(Models(log=str(log)), on_ray(cluster), layout)
+    local = workspace(tmp_path / "local", TEXTS[:24])
+    extract_with(Models(), settings(), local)
+    np.testing.assert_array_equal(features(layout), features(local))
+    assert len(list(log.iterdir())) == 2  # processes: an actor for each window
 
 
 @pytest.mark.slow
@@ -114,6 +140,13 @@ def test_no_such_cluster(tmp_path):
     nowhere = settings(run__engine="ray", run__ray__address="127.0.0.1:1")
     with pytest.raises(EngineError, match=r"run\.ray\.address 127\.0\.0\.1:1: cannot join"):
         extract_with(Models(), nowhere, layout)
+
+
+def test_no_ray_client(tmp_path):
+    layout = workspace(tmp_path, TEXTS)
+    client = settings(run__engine="ray", run__ray__address="ray://127.0.0.1:10001")
+    with pytest.raises(EngineError, match=r"Ray Client is not supported"):
+        extract_with(Models(), client, layout)
 
 
 @pytest.mark.parametrize(
