@@ -67,7 +67,7 @@ def published(folder: Path, samples: list[Sample], dtype: str) -> tuple[list[Spe
     import torch
     import transformers as hf
 
-    from tasks.vlm.extractor import model_of
+    from tasks.vlm.grouping import model_of
     from tasks.vlm.preparation import Preparer
     from tasks.vlm.pruning import decoder
 
