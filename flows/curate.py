@@ -45,7 +45,7 @@ def record_run(workspace: str, unchanged: bool = False) -> Record:
 
 
 def _refresh(root: Path) -> State[Any]:
-    unchanged = dvc.unchanged(root, STAGES)
+    unchanged = dvc.unchanged(root, tuple(STAGES))
     outcomes: list[Outcome] = []
     for name in STAGES:
         try:
