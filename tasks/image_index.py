@@ -144,10 +144,10 @@ def _find(ref: ImageRef, maximum_pixels: int) -> Finding:
 
 def _stamp(path: str) -> Stamp | None:
     with suppress(OSError):
-        status = Path(path).stat()
+        status = os.stat(path)  # noqa: PTH116  pathlib would take a fifth of the time of a known row
         return status.st_size, status.st_mtime_ns
     return None
 
 
 def _absolute(path: str) -> str:
-    return str(Path(path).absolute())
+    return os.path.join(os.getcwd(), path)  # noqa: PTH109, PTH118
