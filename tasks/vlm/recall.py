@@ -55,10 +55,10 @@ def described(folder: Path, identity: str | None, describe: Callable[[], Descrip
 
 @cache
 def _code() -> str:
-    """Digest of this room's sources."""
+    """Digest of this room's sources and of those that give settings and digests their meaning."""
     room = Path(__file__).parent
-    sources = sorted(room.rglob("*.py"))
-    return digest_json({path.relative_to(room).as_posix(): digest_bytes(path.read_bytes()) for path in sources})
+    sources = [*sorted(room.rglob("*.py")), room.parent / "params.py", room.parent / "sample.py"]
+    return digest_json({path.relative_to(room.parent).as_posix(): digest_bytes(path.read_bytes()) for path in sources})
 
 
 @cache
