@@ -10,7 +10,7 @@ from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State
 from prefect.states import Completed, Failed
 
-from flows import artifacts
+from flows import artifacts, dvc
 from flows.dvc import Outcome
 from flows.record import Record, record
 from flows.stages import STAGES, stage
@@ -39,21 +39,22 @@ def curate(overrides: dict[str, Any] | None = None, workspace: str = ".") -> Sta
 
 
 @task(name="record", task_run_name="record", cache_policy=NO_CACHE)
-def record_run(workspace: str) -> Record:
+def record_run(workspace: str, unchanged: bool = False) -> Record:
     """Complete the manifest with DVC's digests; push, commit and tag as params.yaml says."""
-    return record(Path(workspace), get_run_logger().info)
+    return record(Path(workspace), get_run_logger().info, unchanged)
 
 
 def _refresh(root: Path) -> State[Any]:
+    unchanged = dvc.unchanged(root, tuple(STAGES))
     outcomes: list[Outcome] = []
     for name in STAGES:
         try:
-            outcomes.append(stage(name, str(root)).result())
+            outcomes.append(stage(name, str(root), name in unchanged).result())
         finally:
             # Also when a gate failed: the report is what tells why.
             if name == "validate":
                 artifacts.publish_validation(root)
-    recorded = record_run(str(root))
+    recorded = record_run(str(root), len(unchanged) == len(STAGES))
     artifacts.publish_results(root, outcomes, recorded)
     cached = sum(one.cached for one in outcomes)
     message = f"{len(outcomes) - cached} stages ran, {cached} had nothing to do; manifest {recorded.digest[:12]}"

@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import Path
 from typing import Literal
 
@@ -78,6 +79,15 @@ def status(workspace: Path) -> dict[str, list[object]]:
     """Stages (and .dvc files) that are not up to date, each with what changed; empty when all is."""
     found: dict[str, list[object]] = json.loads("".join(_answer(workspace, "--wait-for-lock", "status", "--json")))
     return found
+
+
+def unchanged(workspace: Path, stages: Sequence[str]) -> tuple[str, ...]:
+    """The first of `stages`, in the order they run, up to one that is not up to date; those after it may yet change.
+
+    One dvc process for all of them, where reproducing each takes one each.
+    """
+    stale = status(workspace)
+    return tuple(takewhile(lambda name: name not in stale, stages))
 
 
 def lock(workspace: Path) -> dict[str, object]:

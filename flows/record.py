@@ -39,14 +39,15 @@ class Record:
     tag: str | None = None
 
 
-def record(workspace: Path, tell: dvc.Lines) -> Record:
+def record(workspace: Path, tell: dvc.Lines, unchanged: bool = False) -> Record:
     """Write the manifest completed with dvc.lock's digests and the git commit, then publish it as params.yaml says.
 
+    `unchanged`: DVC has just said that every stage is up to date, and need not be asked again.
     Same outputs, same bytes. Raises InputError when a stage is not up to date: a record of a half-done refresh would
     name files that are not those on disk.
     """
     settings = load(workspace / "params.yaml").record
-    if _uncommitted(workspace):
+    if not unchanged and _uncommitted(workspace):
         dvc.commit(workspace, tell)
     path = workspace / MANIFEST
     text = _complete(workspace)

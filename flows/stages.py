@@ -35,14 +35,20 @@ def _transient(_task: Task[..., Any], _run: TaskRun, state: State[Any]) -> bool:
     retry_delay_seconds=[10, 60],
     retry_condition_fn=_transient,
 )
-def stage(name: str, workspace: str) -> State[Any]:
+def stage(name: str, workspace: str, unchanged: bool = False) -> State[Any]:
     """Reproduce one stage; ends Completed, Cached when its command did not have to run, or Failed with the message.
 
+    `unchanged`: DVC has just said that it and all before it are up to date, and need not be asked again.
     `.result()` of the state is the Outcome, or raises the stage's error.
     """
     try:
-        outcome = dvc.reproduce(name, Path(workspace), get_run_logger().info)
+        outcome = _unchanged(name) if unchanged else dvc.reproduce(name, Path(workspace), get_run_logger().info)
     except ScalSelectError as error:
         return Failed(message=str(error), data=error)
     label, message = ("Cached", f"{outcome.how}: the command did not run") if outcome.cached else ("Completed", None)
     return Completed(name=label, message=message, data=outcome)
+
+
+def _unchanged(name: str) -> dvc.Outcome:
+    get_run_logger().info("Stage '%s' didn't change", name)
+    return dvc.Outcome(name, "unchanged", 0.0)

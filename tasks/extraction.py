@@ -28,13 +28,14 @@ from tasks.engines.work import Job, Outcome, name_rows
 from tasks.errors import EngineError
 from tasks.judge import asked_for, rate
 from tasks.layout import Layout
-from tasks.models import Description, Loader, Models, Signals, Vlm
+from tasks.models import Loader, Models, Signals, Vlm
 from tasks.params import Settings
 from tasks.pending import Census, Spool, take_census
 from tasks.progress import Progress, track
 from tasks.rates import read_rate, record_rate
 from tasks.shards import CorruptShardError, Refusal
 from tasks.store import Shelf, collect
+from tasks.vlm.description import Description
 
 log = logging.getLogger(__name__)
 
@@ -74,12 +75,12 @@ class Plan:
 
 def extract(settings: Settings, layout: Layout) -> None:
     """Read samples, measure those not in the store, write features/. Raises ModelError, EngineError, DatasetError."""
-    extract_with(Vlm(), settings, layout)
+    extract_with(Vlm(layout.store), settings, layout)
 
 
 def plan(settings: Settings, layout: Layout) -> Plan:
     """What there is to do, and how long it would take: by the rate of earlier runs, or of a few rows tried now."""
-    return plan_with(Vlm(), settings, layout)
+    return plan_with(Vlm(layout.store), settings, layout)
 
 
 def prune(layout: Layout) -> int:

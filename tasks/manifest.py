@@ -21,7 +21,6 @@ import polars as pl
 from tasks.atomic import write_json
 from tasks.errors import LineageError
 from tasks.layout import Layout
-from tasks.methods import METHODS
 from tasks.params import Settings
 from tasks.sample import digest_json
 
@@ -143,6 +142,8 @@ def count_rows(selection: Path) -> Json:
 
 def describe_method(settings: Settings) -> Json:
     """The method's name and every option it ran with: defaults included, presets spelled out."""
+    from tasks.methods import METHODS  # scipy comes along, and the record of a run does not get here
+
     name = settings.score.method
     options = METHODS[name].parse(settings.methods.get(name, {}))
     options = options.resolved() if hasattr(options, "resolved") else options

@@ -3,35 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Protocol
-
-import pyarrow as pa
+from pathlib import Path
+from typing import Protocol
 
 from tasks.engines.work import Extractor, Work
 from tasks.engines.worker import Worker
 from tasks.params import Settings
+from tasks.vlm import grouping
+from tasks.vlm.description import Description
+from tasks.vlm.digests import Digests
+from tasks.vlm.recall import described, identify
 
 Signals = tuple[str, ...]
-
-
-class Description(Protocol):
-    """What is known of a group of signals before loading weights: see tasks.vlm.extractor.Description."""
-
-    @property
-    def fingerprints(self) -> dict[str, str]:
-        """signal -> digest of everything that decides its features."""
-
-    @property
-    def record(self) -> dict[str, Any]:
-        """What the manifest says about the model."""
-
-    @property
-    def matrices(self) -> dict[str, dict[str, int]]:
-        """signal -> column -> width."""
-
-    @property
-    def statistics(self) -> dict[str, list[tuple[str, pa.DataType]]]:
-        """signal -> (column, type)."""
 
 
 class Models(Protocol):
@@ -49,28 +32,42 @@ class Models(Protocol):
 
 @dataclass(frozen=True)
 class Vlm:
-    """The real ones. tasks.vlm is imported where it is used: it brings torch and transformers along."""
+    """The real ones. An unchanged model is described from memory: only work to do brings torch and transformers along.
+
+    memory: a folder that remembers what was found out about models; without one every file is hashed.
+    """
+
+    memory: Path | None = None
 
     def groups(self, settings: Settings) -> list[Signals]:
         """The signals asked for, those that share a model together."""
-        from tasks.vlm import clip, extractor
-
-        return [*extractor.groups(settings), *clip.groups(settings)]
+        return grouping.groups(settings)
 
     def describe(self, settings: Settings, signals: Signals) -> Description:
         """Fingerprints and columns of a group, without loading weights."""
-        from tasks.vlm import clip, extractor
-
-        return clip.describe(settings) if signals == (clip.NAME,) else extractor.describe(settings, signals)
+        if self.memory is None:
+            return _describe(settings, signals, Digests())
+        model, extract = grouping.model_of(settings, signals[0]), settings.extract.resolved().model_dump(mode="json")
+        digests = Digests(self.memory / "weights.json")
+        identity = identify(model, signals, extract)
+        return described(self.memory / "models", identity, lambda: _describe(settings, signals, digests))
 
     def load(self, settings: Settings, signals: Signals, device: str) -> Extractor:
         """The model on a device. Raises ModelError, and ParamsError for a device that is not here."""
         from tasks.vlm import clip, devices, extractor
 
         devices.check_device(device)
-        if signals == (clip.NAME,):
+        if signals == (grouping.CLIP,):
             return clip.Extractor(settings, device)
         return extractor.Extractor(settings, signals, device)
+
+
+def _describe(settings: Settings, signals: Signals, digests: Digests) -> Description:
+    from tasks.vlm import clip, extractor
+
+    if signals == (grouping.CLIP,):
+        return clip.describe(settings, digests)
+    return extractor.describe(settings, signals, digests)
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,8 @@ from __future__ import annotations
 import json
 import logging
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from itertools import islice
 from pathlib import Path
@@ -18,7 +19,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 import polars as pl
 from jinja2 import TemplateError
 
-from tasks import image_index
+from tasks import image_index, lengths
 from tasks.atomic import replacing, write_json
 from tasks.checks import check_row
 from tasks.errors import DatasetError, GateError
@@ -31,6 +32,7 @@ from tasks.problem import Problem
 from tasks.sample import Sample, digest_sample
 from tasks.tables import write_samples
 from tasks.tally import Tally, count_reasons, count_sources
+from tasks.vlm.recall import identify
 
 if TYPE_CHECKING:
     from tasks.expectations import Gate
@@ -62,10 +64,13 @@ def validate(settings: Settings, layout: Layout) -> None:
     if named is not None and not Path(named).is_dir():
         raise DatasetError(f"dataset.image_root: {named}: no such folder")
     limits = settings.validation
-    with image_index.opened(layout.store / "images.sqlite", limits.maximum_pixels, settings.run.workers) as images:
+    with (
+        image_index.opened(layout.store / "images.sqlite", limits.maximum_pixels, settings.run.workers) as images,
+        _counting(settings, layout) as count,
+    ):
         tally = Tally()
         with replacing(layout.rejects) as temporary, temporary.open("w", encoding="utf-8", newline="\n") as rejects:
-            verdicts = _tracked(Judge(settings, images, token_counter(settings)).judge_all(dataset))
+            verdicts = _tracked(Judge(settings, images, count).judge_all(dataset))
             write_samples(layout.samples, _accepted(verdicts, rejects, tally))
         files = [_describe(path, dataset.root, images) for path in dataset.files]
     frame = tally.frame()
@@ -82,13 +87,25 @@ def _audit(frame: pl.DataFrame, gates: Gates, docs: Path) -> tuple[Gate, ...]:
     return audit(frame, gates, docs)
 
 
-def token_counter(settings: Settings) -> Callable[[Sample], int] | None:
+@contextmanager
+def _counting(settings: Settings, layout: Layout) -> Iterator[lengths.Count | None]:
     """What measures a rendered sample, or None when over-long rows are truncated and need no measuring."""
     if settings.model.over_length == "truncate":
-        return None
-    from tasks.vlm.extractor import token_counter as counter
+        yield None
+        return
 
-    return counter(settings)
+    def make() -> lengths.Count:
+        from tasks.vlm.extractor import token_counter
+
+        return token_counter(settings)
+
+    read = settings.extract.resolved().model_dump(mode="json", include={"preset", "image_size"})
+    identity = identify(settings.model, read)
+    if identity is None:
+        yield make()
+        return
+    with lengths.opened(layout.store / "lengths.sqlite", identity, make) as counts:
+        yield counts
 
 
 @dataclass
@@ -97,7 +114,7 @@ class Judge:
 
     settings: Settings
     images: ImageIndex
-    count_tokens: Callable[[Sample], int] | None
+    count_tokens: lengths.Count | None
     _seen: dict[bytes, int] = field(default_factory=dict)
 
     def judge_all(self, rows: Iterable[Row]) -> Iterator[Verdict]:

@@ -10,7 +10,8 @@ import pytest
 
 from tasks.params import parse
 from tasks.sample import ImageRef, Sample, Turn
-from tasks.vlm.extractor import Extractor, describe, groups, token_counter
+from tasks.vlm.extractor import Extractor, describe, token_counter
+from tasks.vlm.grouping import groups
 
 GOLDEN = Path(os.environ.get("SCALSELECT_GOLDEN", Path(__file__).parent / "golden")) / "extraction"
 CASES = sorted(path.parent.name for path in GOLDEN.glob("*/expected.npz"))

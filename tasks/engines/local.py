@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import ctypes
 import multiprocessing
 import os
 import queue
+import sys
 import threading
 from collections import deque
 from collections.abc import Iterator
@@ -13,6 +15,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
+from pathlib import Path
 
 from tasks.engines.work import Job, Make, Outcome, guard, name_rows
 from tasks.errors import EngineError
@@ -27,9 +30,22 @@ def list_devices(run: RunSettings) -> list[str]:
     """Devices to use: every visible GPU, else the CPU; or `run.device`, names separated by commas."""
     if run.device != "auto":
         return [name.strip() for name in run.device.split(",")]
+    if not _may_have_gpu():
+        return ["cpu"]
     import torch
 
     return [f"cuda:{number}" for number in range(torch.cuda.device_count())] or ["cpu"]
+
+
+def _may_have_gpu() -> bool:
+    """Whether torch has to be asked: its import takes seconds, and on Linux without a driver it can find none."""
+    if sys.platform != "linux" or Path("/dev/kfd").exists():  # AMD's
+        return True
+    try:
+        ctypes.CDLL("libcuda.so.1")  # what CUDA itself opens first
+    except OSError:
+        return False
+    return True
 
 
 def run_jobs(make: Make, jobs: Iterator[Job], run: RunSettings) -> Iterator[Outcome]:

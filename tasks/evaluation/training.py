@@ -31,7 +31,8 @@ from tasks.evaluation.material import Material, Memory, labels
 from tasks.params import ExtractSettings, ModelSettings, TuneSettings
 from tasks.sample import Sample, digest_json
 from tasks.vlm.batch import Prepared, collate
-from tasks.vlm.checkpoint import digest_file, digest_tensors, open_checkpoint, small_files
+from tasks.vlm.checkpoint import open_checkpoint, small_files
+from tasks.vlm.digests import Digests
 from tasks.vlm.preparation import Preparer
 
 log = logging.getLogger(__name__)
@@ -56,11 +57,11 @@ def training_key(model: str, digests: Sequence[str], tune: TuneSettings, seed: i
 
 def digest_model(settings: ModelSettings) -> str:
     """Identity of the base model as it is trained: every tensor, its processor, and how rows are read through it."""
-    checkpoint = open_checkpoint(settings)
+    checkpoint, digests = open_checkpoint(settings), Digests()
     return digest_json(
         {
-            "tensors": digest_tensors(checkpoint, checkpoint.weights),
-            "files": {path.name: digest_file(path) for path in small_files(checkpoint.folder)},
+            "tensors": digests.tensors(checkpoint, checkpoint.weights),
+            "files": {path.name: digests.file(path) for path in small_files(checkpoint.folder)},
             "read": settings.model_dump(mode="json", include={"dtype", "max_length", "over_length"}),
         }
     )

@@ -1,13 +1,10 @@
-"""The files of a checkpoint: found locally or fetched from the hub, only those needed, and their digests."""
+"""The files of a checkpoint: found locally or fetched from the hub, only those needed."""
 
 from __future__ import annotations
 
-import hashlib
 import json
-import mmap
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -64,33 +61,31 @@ def open_checkpoint(settings: ModelSettings, weights: bool = True) -> Checkpoint
     return Checkpoint(folder, settings.path, folder.name, found)
 
 
-def digest_file(path: Path) -> str:
-    """sha256 of a file's bytes; computed again only when its size or modification time changes."""
-    status = path.stat()
-    return _digest_file(str(path), status.st_size, status.st_mtime_ns)
-
-
-def digest_tensors(checkpoint: Checkpoint, names: Iterable[str]) -> str:
-    """sha256 over the named tensors: name, dtype, shape and stored bytes, in order of name. Nothing is kept in memory.
-
-    The same tensors give the same digest however they are sharded. Pickled shards are hashed whole.
-    """
-    stamps = []
-    wanted = sorted(names)
-    for shard in sorted({checkpoint.weights[name] for name in wanted}):
-        path = checkpoint.shard(shard)
-        status = path.stat()
-        held = tuple(name for name in wanted if checkpoint.weights[name] == shard)
-        stamps += _digest_tensors(str(path), status.st_size, status.st_mtime_ns, held)
-    return hashlib.sha256(json.dumps(sorted(stamps)).encode()).hexdigest()
-
-
 def tensor_dtypes(checkpoint: Checkpoint, names: Iterable[str]) -> set[str]:
     """The stored dtypes ("F32", "BF16", ...) of the named tensors; empty for pickled checkpoints."""
     wanted = set(names)
     shards = {checkpoint.weights[name] for name in wanted}
-    headers = [_header(checkpoint.shard(shard))[0] for shard in shards if shard.endswith(".safetensors")]
+    headers = [read_header(checkpoint.shard(shard))[0] for shard in shards if shard.endswith(".safetensors")]
     return {entry["dtype"] for header in headers for name, entry in header.items() if name in wanted}
+
+
+def read_header(path: Path) -> tuple[dict[str, Any], int]:
+    """The safetensors header without its metadata, and where the tensor bytes begin.
+
+    Raises ModelError for a file that breaks off or is something else: half a download, a Git LFS pointer.
+    """
+    size = path.stat().st_size
+    try:
+        with path.open("rb") as file:
+            length = int.from_bytes(file.read(8), "little")
+            header = json.loads(file.read(length) if length < size else b"")
+        header.pop("__metadata__", None)
+        whole = max((entry["data_offsets"][1] for entry in header.values()), default=0) + 8 + length == size
+    except (ValueError, KeyError, TypeError, AttributeError):
+        whole = False
+    if not whole:
+        raise ModelError(f"{path}: not a whole safetensors file ({size:,} bytes); fetch it again")
+    return header, 8 + length
 
 
 def small_files(folder: Path) -> Iterator[Path]:
@@ -121,7 +116,7 @@ def _names_in(path: Path) -> dict[str, str]:
         except (ValueError, KeyError, TypeError):
             raise ModelError(f"{path}: not an index of weights (JSON with `weight_map`); fetch it again") from None
     if path.suffix == ".safetensors":
-        return dict.fromkeys(_header(path)[0], path.name)
+        return dict.fromkeys(read_header(path)[0], path.name)
     import torch
 
     return dict.fromkeys(torch.load(path, mmap=True, weights_only=True, map_location="meta"), path.name)
@@ -145,43 +140,3 @@ def _from_hub(download: Any, repository: str, **options: Any) -> str:
         raise ModelError(f"model `{repository}`: neither a folder nor in the local hub cache ({error})") from None
     except HfHubHTTPError as error:
         raise ModelError(f"model `{repository}`: the hub refused: {error}") from None
-
-
-@lru_cache(maxsize=256)
-def _digest_file(path: str, size: int, mtime_ns: int) -> str:
-    with Path(path).open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-@lru_cache(maxsize=64)
-def _digest_tensors(path: str, size: int, mtime_ns: int, names: tuple[str, ...]) -> list[list[Any]]:
-    if not path.endswith(".safetensors"):
-        return [[Path(path).name, _digest_file(path, size, mtime_ns)]]
-    header, start = _header(Path(path))
-    stamps = []
-    with Path(path).open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as stored:
-        for name in names:
-            entry = header[name]
-            first, last = entry["data_offsets"]
-            with memoryview(stored)[start + first : start + last] as data:
-                stamps.append([name, entry["dtype"], entry["shape"], hashlib.sha256(data).hexdigest()])
-    return stamps
-
-
-def _header(path: Path) -> tuple[dict[str, Any], int]:
-    """The safetensors header without its metadata, and where the tensor bytes begin.
-
-    Raises ModelError for a file that breaks off or is something else: half a download, a Git LFS pointer.
-    """
-    size = path.stat().st_size
-    try:
-        with path.open("rb") as file:
-            length = int.from_bytes(file.read(8), "little")
-            header = json.loads(file.read(length) if length < size else b"")
-        header.pop("__metadata__", None)
-        whole = max((entry["data_offsets"][1] for entry in header.values()), default=0) + 8 + length == size
-    except (ValueError, KeyError, TypeError, AttributeError):
-        whole = False
-    if not whole:
-        raise ModelError(f"{path}: not a whole safetensors file ({size:,} bytes); fetch it again")
-    return header, 8 + length

@@ -18,23 +18,24 @@ import torch
 from torch import Tensor
 from transformers import AutoModel
 
-from tasks.errors import ModelError, ParamsError
+from tasks.errors import ModelError
 from tasks.params import ClipSettings, ModelSettings, Settings
 from tasks.problem import Problem
 from tasks.sample import IMAGE_PLACEHOLDER, Sample, digest_json
 from tasks.vlm.batch import stack
-from tasks.vlm.checkpoint import digest_tensors, open_checkpoint
+from tasks.vlm.checkpoint import open_checkpoint
 from tasks.vlm.configuration import read_config
-from tasks.vlm.description import Description, digest_processor, record_model
+from tasks.vlm.description import Description
+from tasks.vlm.digests import Digests
+from tasks.vlm.grouping import CLIP, named_model
 from tasks.vlm.loading import Plan, choose_dtype, load
 from tasks.vlm.processing import load_processor
 from tasks.vlm.pruning import class_of, needed_tensors
+from tasks.vlm.records import digest_processor, record_model
 from tasks.vlm.travel import Travelling
 
 # Raise when the same files and settings would give other embeddings than before: rows in a store are then not reused.
 RULES = 1
-
-NAME = "clip"
 
 STATISTICS: list[tuple[str, pa.DataType]] = [
     ("similarity", pa.float64()),
@@ -131,7 +132,7 @@ class Extractor:
             "text_tokens": np.array([one.text_tokens for one in batch], dtype=np.int32),
             "truncated": np.array([one.truncated for one in batch], dtype=np.int32),
         }
-        return {NAME: columns}
+        return {CLIP: columns}
 
     def _inputs(self, rows: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
         joined = {name: stack([row[name] for row in rows]) for name in rows[0]}
@@ -162,23 +163,19 @@ class Extractor:
             raise ModelError(f"dual encoder `{self._planned.family}` is not supported: {reason}") from error
 
 
-def groups(settings: Settings) -> list[tuple[str, ...]]:
-    """The signal alone, where it is asked for."""
-    return [(NAME,)] if NAME in settings.extract.signals else []
-
-
-def describe(settings: Settings) -> Description:
+def describe(settings: Settings, digests: Digests | None = None) -> Description:
     """What the embeddings will be computed from. Reads files, loads no weights. Raises ModelError and ParamsError."""
+    digests = digests or Digests()
     clip = settings.extract.clip
     model = named_model(clip)
     planned = plan(model)
     processor = load_processor(planned.checkpoint.folder, model)
-    record = record_model(planned, model, processor)
+    record = record_model(planned, model, processor, digests)
     width = embedding_width(planned.config)
     identity = {
         "rules": RULES,
-        "signal": NAME,
-        "tensors": digest_tensors(planned.checkpoint, planned.tensors),
+        "signal": CLIP,
+        "tensors": digests.tensors(planned.checkpoint, planned.tensors),
         "config": record["files"]["config.json"],
         "processor": digest_processor(planned, record["files"]),
         "image_backend": record["image_backend"],
@@ -188,21 +185,11 @@ def describe(settings: Settings) -> Description:
         "images": clip.images,
     }
     return Description(
-        fingerprints={NAME: digest_json(identity)},
+        fingerprints={CLIP: digest_json(identity)},
         record=record,
-        matrices={NAME: {"image": width, "text": width}},
-        statistics={NAME: STATISTICS},
+        matrices={CLIP: {"image": width, "text": width}},
+        statistics={CLIP: STATISTICS},
     )
-
-
-def named_model(clip: ClipSettings) -> ModelSettings:
-    """The dual encoder. Raises ParamsError when none is named: there is no sound default."""
-    if clip.model is None:
-        raise ParamsError(
-            "extract.clip.model: the signal `clip` needs a CLIP or SigLIP model, for example "
-            "--set extract.clip.model.path=openai/clip-vit-large-patch14 (of the demo: data/raw/demo/clip)"
-        )
-    return clip.model
 
 
 def plan(model: ModelSettings) -> Plan:

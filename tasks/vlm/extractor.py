@@ -1,4 +1,4 @@
-"""The door to this room: which signals go together, what they depend on, and the extractor that computes them."""
+"""The door to this room: what signals depend on, and the extractor that computes them."""
 
 from __future__ import annotations
 
@@ -17,15 +17,18 @@ from tasks.params import ExtractSettings, ModelSettings, Settings
 from tasks.problem import Problem
 from tasks.sample import IMAGE_PLACEHOLDER, ImageRef, Sample, Turn, digest_json
 from tasks.vlm.batch import Batch, Prepared, collate
-from tasks.vlm.checkpoint import digest_tensors, open_checkpoint
+from tasks.vlm.checkpoint import open_checkpoint
 from tasks.vlm.counting import counter
-from tasks.vlm.description import Description, digest_processor, record_model
+from tasks.vlm.description import Description
+from tasks.vlm.digests import Digests
 from tasks.vlm.forward import Record, Taps, run
 from tasks.vlm.gradients import Gradients
+from tasks.vlm.grouping import model_of
 from tasks.vlm.loading import Plan, load, plan
 from tasks.vlm.preparation import Preparer
 from tasks.vlm.processing import Processor
 from tasks.vlm.pruning import Need
+from tasks.vlm.records import digest_processor, record_model
 from tasks.vlm.signals import SIGNALS
 
 # Raise when the same files and settings would give other features than before: rows in a store are then not reused.
@@ -111,24 +114,16 @@ class Extractor:
             ) from error
 
 
-def groups(settings: Settings) -> list[tuple[str, ...]]:
-    """The signals asked for that are read here, those that share a model and precision together, as first mentioned."""
-    found: dict[str, list[str]] = {}
-    for name in dict.fromkeys(settings.extract.signals):
-        if name in SIGNALS:
-            found.setdefault(model_of(settings, name).model_dump_json(), []).append(name)
-    return [tuple(names) for names in found.values()]
-
-
-def describe(settings: Settings, signals: tuple[str, ...]) -> Description:
+def describe(settings: Settings, signals: tuple[str, ...], digests: Digests | None = None) -> Description:
     """What `signals` (one group) will be computed from. Reads files, loads no weights. Raises ModelError."""
+    digests = digests or Digests()
     extract, model = settings.extract.resolved(), model_of(settings, signals[0])
     planned = plan(model, need(_taps(extract, signals)))
     processor = Processor(planned.checkpoint.folder, model, extract)
-    record = _record(planned, model, processor)
+    record = _record(planned, model, processor, digests)
     width = planned.config.get_text_config().hidden_size
     return Description(
-        fingerprints={name: _fingerprint(settings, name, planned, processor, record) for name in signals},
+        fingerprints={name: _fingerprint(settings, name, processor, record, digests) for name in signals},
         record=record,
         matrices={name: SIGNALS[name].matrices(extract, width) for name in signals},
         statistics={name: SIGNALS[name].statistics(extract) for name in signals},
@@ -141,12 +136,6 @@ def token_counter(settings: Settings) -> Callable[[Sample], int]:
     return counter(Preparer(folder, settings.model, settings.extract.resolved(), ()))
 
 
-def model_of(settings: Settings, signal: str) -> ModelSettings:
-    """The model a signal is read from: its own, or the target."""
-    own = getattr(getattr(settings.extract, signal, None), "model", None)
-    return own or settings.model
-
-
 def need(taps: Taps) -> Need:
     """How much of the model has to be there."""
     return Need(taps.depth, head=taps.whole)
@@ -156,7 +145,9 @@ def _taps(extract: ExtractSettings, signals: tuple[str, ...]) -> Taps:
     return reduce(or_, (SIGNALS[name].taps(extract) for name in signals))
 
 
-def _fingerprint(settings: Settings, signal: str, planned: Plan, processor: Processor, record: dict[str, Any]) -> str:
+def _fingerprint(
+    settings: Settings, signal: str, processor: Processor, record: dict[str, Any], digests: Digests
+) -> str:
     """A signal's own tensors count, not those of the group: adding a signal must not make others' rows stale."""
     extract = settings.extract.resolved()
     own = plan(model_of(settings, signal), need(SIGNALS[signal].taps(extract)))
@@ -164,7 +155,7 @@ def _fingerprint(settings: Settings, signal: str, planned: Plan, processor: Proc
         {
             "rules": RULES,
             "signal": signal,
-            "tensors": digest_tensors(own.checkpoint, own.tensors),
+            "tensors": digests.tensors(own.checkpoint, own.tensors),
             "config": record["files"]["config.json"],
             "processor": record["processor"],
             "chat_template": record["chat_template"],
@@ -181,8 +172,8 @@ def _fingerprint(settings: Settings, signal: str, planned: Plan, processor: Proc
     )
 
 
-def _record(planned: Plan, model: ModelSettings, processor: Processor) -> dict[str, Any]:
-    record = record_model(planned, model, processor.inner)
+def _record(planned: Plan, model: ModelSettings, processor: Processor, digests: Digests) -> dict[str, Any]:
+    record = record_model(planned, model, processor.inner, digests)
     template = processor.inner.chat_template or processor.tokenizer.chat_template
     return {
         **record,

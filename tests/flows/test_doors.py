@@ -185,6 +185,18 @@ def test_a_parameter_turned_and_turned_back_restores_without_computing(site, dep
     assert dvc.status(deployed) == {}
 
 
+def test_outputs_that_are_gone_are_put_back_without_computing(site, deployed):
+    subset, scores = deployed / SUBSET, deployed / "data/scores/scores.parquet"
+    expected = subset.read_bytes(), scores.read_bytes()
+    subset.unlink()
+    scores.unlink()
+    ran(deployed)
+    assert site.run(deployed).tasks() == {**dict.fromkeys(STAGES, "Cached"), "record": "Completed"}
+    assert ran(deployed) == []
+    assert (subset.read_bytes(), scores.read_bytes()) == expected
+    assert dvc.status(deployed) == {}
+
+
 def test_a_failing_stage_says_why_and_is_not_tried_again(site, deployed):
     run = site.run(deployed, **{"select.budget": 13})
     assert run.state["type"] == "FAILED"

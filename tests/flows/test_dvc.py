@@ -7,7 +7,10 @@ import pytest
 from toys import ran
 
 from flows import dvc
+from flows.workspace import override
 from tasks.errors import BudgetError, BusyError, EngineError, InputError
+
+STAGES = ["validate", "extract", "score", "select", "export"]
 
 
 def test_ran_then_unchanged_then_restored(toy):
@@ -122,6 +125,62 @@ def test_status_names_what_is_stale(toy):
     assert set(dvc.status(toy)) == {"validate", "extract", "score", "select", "export"}
     dvc.reproduce("validate", toy, lambda line: None)
     assert "validate" not in dvc.status(toy)
+
+
+def test_before_the_first_run_no_stage_is_unchanged(toy):
+    assert dvc.unchanged(toy, STAGES) == ()
+
+
+def test_after_a_run_all_are(done):
+    assert dvc.unchanged(done, STAGES) == tuple(STAGES)
+
+
+def remove(workspace):
+    (workspace / "data/scores/scores.parquet").unlink()
+
+
+def edit(workspace):
+    path = workspace / "data/features/attended/part-00000.parquet"
+    path.chmod(0o644)
+    path.unlink()
+    path.write_text("edited")
+
+
+def turn(workspace):
+    override(workspace, {"select.budget": 7})
+
+
+def change_code(workspace):
+    path = workspace / "code.lock.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "score": "other"}))
+
+
+def change_command(workspace):
+    path = workspace / "dvc.yaml"
+    path.write_text(path.read_text().replace("stage.py export", "stage.py  export"))
+
+
+def forget(workspace):
+    (workspace / "dvc.lock").unlink()
+
+
+def change_data(workspace):
+    (workspace / "data/raw/demo/images/b.png").write_text("new")
+
+
+@pytest.mark.parametrize(
+    ("change", "count"),
+    [(remove, 2), (edit, 1), (turn, 3), (change_code, 2), (change_command, 4), (forget, 0), (change_data, 0)],
+)
+def test_whatever_changes_a_stage_is_seen(done, change, count):
+    """And the stages called unchanged are those that DVC itself leaves alone."""
+    change(done)
+    assert dvc.unchanged(done, STAGES) == tuple(STAGES[:count])
+    ran(done)
+    left = [line.split("'")[1] for line in dvc.call(done, "repro") if line.endswith("didn't change, skipping")]
+    assert left[:count] == STAGES[:count]
+    assert set(ran(done)) <= set(STAGES[count:])
+    assert dvc.unchanged(done, STAGES) == tuple(STAGES)
 
 
 def test_lock_is_empty_before_the_first_run(toy):

@@ -19,6 +19,7 @@ from tasks.params import Settings, parse
 from tasks.problem import Problem
 from tasks.sample import ImageRef, Sample, Turn, digest_bytes, digest_sample
 from tasks.tables import write_samples
+from tasks.vlm.description import Description
 
 WIDTH = 8
 
@@ -70,14 +71,6 @@ class Models:
         if self.broken:
             raise ModelError(self.broken)
         return Extractor(self, signals)
-
-
-@dataclass(frozen=True)
-class Description:
-    fingerprints: dict
-    record: dict
-    matrices: dict
-    statistics: dict
 
 
 @dataclass

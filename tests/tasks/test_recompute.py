@@ -1,6 +1,7 @@
 """`verify --recompute` with a real small model: an honest run passes, a forged one is caught even when resealed."""
 
 import json
+import os
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -11,6 +12,7 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from safetensors.numpy import load_file, save_file
 
 from tasks import lineage, params
 from tasks.accounting import Intake, account, write_selection
@@ -20,6 +22,7 @@ from tasks.formats import open_dataset
 from tasks.images import read_bytes
 from tasks.layout import Layout
 from tasks.manifest import describe_file, seal
+from tasks.models import Vlm
 from tasks.recompute import choose, distance
 from tasks.sample import Sample, digest_bytes, digest_sample
 from tasks.scoring import score
@@ -134,6 +137,25 @@ def test_another_model_is_caught_by_its_fingerprint(run: Path, golden: Path, tmp
     (run / "manifest.json").write_text(json.dumps(seal(content)))
     found = [one.name for one in lineage.verify(run, recompute=1).mismatches]
     assert found[0] == "fingerprint of attended"
+
+
+def test_weights_changed_behind_an_unchanged_stamp_are_caught(run: Path, golden: Path, tmp_path: Path) -> None:
+    """Extraction believes sizes and times; verification reads every byte."""
+    model = Path(shutil.copytree(golden / "extraction/llava/model", tmp_path / "model"))
+    content = json.loads((run / "manifest.json").read_text())
+    content["settings"]["model"]["path"] = str(model)
+    (run / "manifest.json").write_text(json.dumps(seal(content)))
+    settings = params.parse(content["settings"])
+    extraction = Vlm(tmp_path / "store")
+    before = extraction.describe(settings, ("attended",))
+    weights = model / "model.safetensors"
+    stamp, tensors = weights.stat(), load_file(weights)
+    name = next(one for one in tensors if "layers.0.mlp.up_proj" in one and "vision" not in one)
+    save_file({**tensors, name: tensors[name] + 1}, weights, metadata={"format": "pt"})
+    assert weights.stat().st_size == stamp.st_size
+    os.utime(weights, ns=(stamp.st_atime_ns, stamp.st_mtime_ns))
+    assert extraction.describe(settings, ("attended",)) == before
+    assert "fingerprint of attended" in [one.name for one in lineage.verify(run, recompute=1).mismatches]
 
 
 def test_rows_to_recompute_are_few_distinct_and_always_the_same() -> None:

@@ -3,6 +3,8 @@
 import io
 import json
 import random
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +17,8 @@ from tasks.params import parse
 from tasks.sample import digest_sample
 from tasks.tables import read_samples
 from tasks.validation import WINDOW, validate
+
+ROOT = Path(__file__).parents[2]
 
 
 def encoded(value, size=(32, 24), kind="JPEG"):
@@ -150,6 +154,25 @@ def test_length_is_that_of_the_rendered_conversation(folder, golden):
         }
     ]
     assert len(run(folder, [record("short"), longer], **overrides, **{"model.max_length": long})[0]) == 2
+
+
+def test_known_rows_are_judged_again_without_torch_and_to_the_same_bytes(folder, golden):
+    overrides = {"model.path": str(golden / "extraction/llava/model"), "model.over_length": "reject"}
+    rows = [record("short"), record("long", answer="seven " * 40)]
+    run(folder, rows, **overrides)
+    layout = Layout.flat(folder / "out")
+    files = (layout.samples, layout.rejects, layout.validation)
+    before = [path.read_bytes() for path in files]
+    code = f"""
+import sys
+from pathlib import Path
+from tests.tasks.test_validation import Layout, settings_of, validate
+validate(settings_of(Path({str(folder)!r}), **{overrides!r}), Layout.flat(Path({str(folder / "out")!r})))
+print([one for one in ("torch", "transformers") if one in sys.modules])
+"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+    assert [path.read_bytes() for path in files] == before
 
 
 def test_a_failed_gate_stops_the_run_after_everything_is_written(folder):

@@ -11,7 +11,7 @@ import transformers as hf
 from tasks.errors import ModelError, ParamsError
 from tasks.models import Vlm
 from tasks.params import parse
-from tasks.vlm.clip import Extractor, describe, groups, text_of
+from tasks.vlm.clip import Extractor, describe, text_of
 from tests.tasks.vlm import zoo
 from tests.tasks.vlm.dual_zoo import ENCODERS, LENGTH
 from tests.tasks.vlm.test_families import SAMPLES, pictures, sample_of
@@ -136,7 +136,7 @@ def test_the_preparer_travels(folder):
 
 def test_clip_is_a_group_of_its_own(folder):
     chosen = settings(folder)
-    assert Vlm().groups(chosen) == groups(chosen) == [("clip",)]
+    assert Vlm().groups(chosen) == [("clip",)]
     assert Vlm().describe(chosen, ("clip",)) == describe(chosen)
 
 

@@ -7,7 +7,8 @@ import torch
 from tasks.errors import ModelError
 from tasks.linalg.tokens import score_tokens
 from tasks.params import parse
-from tasks.vlm.extractor import Extractor, describe, groups
+from tasks.vlm.extractor import Extractor, describe
+from tasks.vlm.grouping import groups
 from tasks.vlm.pruning import decoder
 from tests.tasks.vlm import twin, zoo
 from tests.tasks.vlm.test_families import SAMPLES, pictures
