@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Container, Iterator
 from pathlib import Path
 
@@ -54,5 +53,5 @@ def _span(seconds: float | None) -> str:
         return "unknown (nothing could be timed yet)"
     if seconds < 60:
         return f"{seconds:.0f} s"
-    hours, rest = divmod(int(seconds), 3600)
-    return f"{hours} h {rest // 60} min" if hours else time.strftime("%M min %S s", time.gmtime(rest))
+    minutes, rest = divmod(int(seconds), 60)
+    return f"{minutes // 60} h {minutes % 60} min" if minutes >= 60 else f"{minutes} min {rest} s"

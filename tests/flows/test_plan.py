@@ -10,7 +10,7 @@ def test_rows_and_time_of_what_is_to_be_extracted():
     said = describe(PULLED, {"extract"})
     assert "  validate  up to date\n  extract   to run\n  score     depends on those before" in said
     assert "  attended             0 in the store       1,500 to extract" in said
-    assert said.endswith("estimated extraction time: 01 min 30 s")
+    assert said.endswith("estimated extraction time: 1 min 30 s")
 
 
 def test_features_that_were_pulled_are_not_extracted_again_though_the_store_is_empty():
