@@ -12,6 +12,7 @@ from prefect.artifacts import create_link_artifact, create_markdown_artifact, cr
 from flows.dvc import Outcome
 from flows.record import Record
 from tasks.layout import Layout
+from tasks.manifest import STATUSES
 
 
 def publish_validation(workspace: Path) -> None:
@@ -19,7 +20,9 @@ def publish_validation(workspace: Path) -> None:
     layout = Layout.workspace(workspace / "data")
     if layout.validation.exists():
         report = json.loads(layout.validation.read_text(encoding="utf-8"))
-        create_table_artifact(_flat(report), key="scalselect-validation", description="What validation found")
+        create_table_artifact(
+            tabulate_validation(report), key="scalselect-validation", description="What validation found"
+        )
     index = layout.docs / "index.html"
     if index.exists():
         create_link_artifact(index.as_uri(), "Validation report (Data Docs)", key="scalselect-data-docs")
@@ -30,14 +33,18 @@ def publish_results(workspace: Path, outcomes: Sequence[Outcome], record: Record
     layout = Layout.workspace(workspace / "data")
     accounting = json.loads(layout.manifest.read_text(encoding="utf-8"))["accounting"]
     create_markdown_artifact(summarise(outcomes, accounting, record), key="scalselect-run", description="Run summary")
-    create_table_artifact(_flat(accounting), key="scalselect-accounting", description="Where every row went")
+    create_table_artifact(
+        tabulate_accounting(accounting), key="scalselect-accounting", description="Where every row went"
+    )
     create_link_artifact(layout.report.as_uri(), "Report", key="scalselect-report")
 
 
 def summarise(outcomes: Sequence[Outcome], accounting: dict[str, Any], record: Record) -> str:
     """The run in Markdown: what each stage did, where the rows went, what was recorded."""
     stages = "\n".join(f"| {one.stage} | {one.how} | {one.seconds:.1f} |" for one in outcomes)
-    rows = "\n".join(f"| {name} | {count:,} |" for name, count in accounting.items() if isinstance(count, int))
+    rows = "\n".join(
+        f"| {name.replace('_', ' ')} | {accounting[name]:,} |" for name in ("rows_in", *STATUSES, "exported")
+    )
     published = {"pushed to": record.pushed, "git commit": record.commit, "git tag": record.tag}
     lines = "\n".join(f"- {what} `{value}`" for what, value in published.items() if value)
     return (
@@ -46,18 +53,29 @@ def summarise(outcomes: Sequence[Outcome], accounting: dict[str, Any], record: R
     )
 
 
-def _flat(tree: dict[str, Any], prefix: str = "") -> list[dict[str, Any]]:
-    """A nested record as rows of (what, value); entries of a list go by their name, where they have one."""
-    rows: list[dict[str, Any]] = []
-    for key, value in tree.items():
-        if isinstance(value, dict):
-            rows += _flat(value, f"{prefix}{key}.")
-        elif isinstance(value, list) and all(isinstance(one, dict) and "name" in one for one in value):
-            rows += [row for one in value for row in _flat({one["name"]: _nameless(one)}, f"{prefix}{key}.")]
-        else:
-            rows.append({"what": f"{prefix}{key}", "value": value})
-    return rows
+def tabulate_validation(report: dict[str, Any]) -> list[dict[str, Any]]:
+    """One line per gate, then one per reason that rows were rejected for, the most frequent first."""
+    gates = [
+        {
+            "what": f"gate {gate['name']}",
+            "found": gate["value"],
+            "limit": gate["limit"],
+            "outcome": "passed" if gate["passed"] else "FAILED",
+        }
+        for gate in report["gates"]
+    ]
+    by_count = sorted(report["reasons"].items(), key=lambda item: (-item[1], item[0]))
+    return gates + [
+        {"what": f"rejected: {reason}", "found": count, "limit": "", "outcome": ""} for reason, count in by_count
+    ]
 
 
-def _nameless(entry: dict[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in entry.items() if key != "name"}
+def tabulate_accounting(accounting: dict[str, Any]) -> list[dict[str, Any]]:
+    """One line per status, followed by one for each of its reasons; the statuses add up to the rows in."""
+    lines = [{"status": "rows in", "reason": "", "rows": accounting["rows_in"]}]
+    for status in STATUSES:
+        shown = status.replace("_", " ")
+        lines.append({"status": shown, "reason": "", "rows": accounting[status]})
+        reasons = sorted(accounting["reasons"].get(status, {}).items())
+        lines += [{"status": shown, "reason": reason, "rows": count} for reason, count in reasons]
+    return lines

@@ -19,7 +19,6 @@ from tasks.storage import telling_storage_faults
 
 app = typer.Typer(
     name="scalselect",
-    help="Choose the training data of vision-language models, and prove where every row came from.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -28,22 +27,58 @@ app = typer.Typer(
 Assignments = Annotated[
     list[str], typer.Option("--set", metavar="SECTION.KEY=VALUE", help="any key of params.yaml; may be repeated")
 ]
-Subset = Annotated[Path, typer.Argument(help="folder of an exported subset: what --out named, or data/subsets")]
+Subset = Annotated[
+    Path, typer.Argument(metavar="SUBSET", help="folder of an exported subset: what --out named, or data/subsets")
+]
+
+
+def _tell_version(asked: bool) -> None:
+    if asked:
+        from importlib.metadata import version
+
+        print(version("scalselect"))
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_tell_version, is_eager=True, help="say which version this is")
+    ] = False,
+) -> None:
+    """Choose the training data of vision-language models, and prove where every row came from."""
 
 
 @app.command()
 def select(
-    dataset: Annotated[str, typer.Argument(help="file, folder, glob of tar shards, or a hub dataset id")],
+    dataset: Annotated[
+        str, typer.Argument(metavar="DATASET", help="file, folder, glob of tar shards, or a hub dataset id")
+    ],
     model: Annotated[str, typer.Option(help="target VLM: local folder or hub id")],
     out: Annotated[Path, typer.Option(help="folder to write; a second run continues there")],
     image_root: Annotated[
-        str | None, typer.Option(help="images may only lie under here [the dataset's folder]")
+        str | None, typer.Option(help="images may only lie under here", show_default="the dataset's folder")
     ] = None,
-    budget: Annotated[str | None, typer.Option(help="a count (5000) or a share of the rows (0.16)")] = None,
-    method: Annotated[str | None, typer.Option(help="selection method, see `scalselect methods`")] = None,
-    preset: Annotated[str | None, typer.Option(help="official: tokens and image sizes of the authors' code")] = None,
-    format: Annotated[str | None, typer.Option(help="dataset format, when detection gets it wrong")] = None,  # noqa: A002
-    text_only: Annotated[str | None, typer.Option(help="rows without images: exclude, keep or drop")] = None,
+    budget: Annotated[
+        str | None, typer.Option(help="a count (5000) or a share of the scored rows (0.16)", show_default="0.16")
+    ] = None,
+    method: Annotated[
+        str | None, typer.Option(help="selection method, see `scalselect methods`", show_default="scalselect")
+    ] = None,
+    preset: Annotated[
+        str | None,
+        typer.Option(help="official: tokens and image sizes of the authors' code"),
+    ] = None,
+    format: Annotated[  # noqa: A002
+        str | None,
+        typer.Option(help="llava, messages, llamafactory, parquet or webdataset", show_default="told by what is there"),
+    ] = None,
+    text_only: Annotated[
+        str | None,
+        typer.Option(
+            help="rows without images: exclude (set aside), keep (beside the budget) or drop", show_default="exclude"
+        ),
+    ] = None,
     assign: Assignments = [],  # noqa: B006
 ) -> None:
     """Select a subset of any dataset into one folder: no repository, no DVC, no Prefect."""
@@ -66,7 +101,9 @@ def select(
 
 @app.command()
 def score(
-    features: Annotated[Path, typer.Argument(help=".npy, Parquet file, or a folder of either: rows x d")],
+    features: Annotated[
+        Path, typer.Argument(metavar="FEATURES", help=".npy, Parquet file, or a folder of either: rows x d")
+    ],
     out: Annotated[Path, typer.Option(help="Parquet file to write")],
     method: Annotated[str, typer.Option(help="selection method, see `scalselect methods`")] = "scalselect",
     file: Annotated[
@@ -107,10 +144,11 @@ def settings() -> None:
 @app.command()
 def init(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="folder of the new workspace")],
-    dataset: Annotated[str | None, typer.Option(help="path or hub id [the embedded demo]")] = None,
-    model: Annotated[str | None, typer.Option(help="path or hub id [the embedded demo]")] = None,
+    dataset: Annotated[str | None, typer.Option(help="path or hub id", show_default="the embedded demo")] = None,
+    model: Annotated[str | None, typer.Option(help="path or hub id", show_default="the embedded demo")] = None,
     image_root: Annotated[
-        str | None, typer.Option(help="images may only lie under here [the folder of a JSON dataset]")
+        str | None,
+        typer.Option(help="images may only lie under here", show_default="the folder of a JSON dataset"),
     ] = None,
 ) -> None:
     """Make a workspace: dvc.yaml, params.yaml, prefect.yaml, git and DVC initialised."""
@@ -190,7 +228,9 @@ def gc() -> None:
 @app.command()
 def trace(
     subset: Subset,
-    row: Annotated[int | None, typer.Option(help="position in the dataset, from 0 [the subset as a whole]")] = None,
+    row: Annotated[
+        int | None, typer.Option(help="position in the dataset, from 0", show_default="the subset as a whole")
+    ] = None,
     id: Annotated[str | None, typer.Option(help="the dataset's own id, where it is unique")] = None,  # noqa: A002
 ) -> None:
     """Walk a row back: rank and score, feature shard, sample, images, tensors, parameters."""
@@ -202,7 +242,9 @@ def trace(
 @app.command()
 def verify(
     subset: Subset,
-    recompute: Annotated[int, typer.Option(min=0, help="also extract this many rows again and compare")] = 0,
+    recompute: Annotated[
+        int, typer.Option(min=0, metavar="N", help="also extract this many rows again and compare")
+    ] = 0,
 ) -> None:
     """Hash again everything that a subset's manifest names; exit code 2 when something is not as recorded."""
     from tasks import lineage

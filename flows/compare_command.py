@@ -27,17 +27,21 @@ def compare(
     source: Annotated[
         str | None,
         typer.Argument(
-            metavar="[FOLDER or DATASET]",
-            help="folder that `scalselect select --out` wrote, or with --model a dataset [the workspace]",
+            metavar="FOLDER or DATASET",
+            help="folder that `scalselect select --out` wrote, or with --model a dataset",
+            show_default="the workspace",
         ),
     ] = None,
-    methods: Annotated[str | None, typer.Option(help="with commas between them [all whose signals are there]")] = None,
+    methods: Annotated[
+        str | None, typer.Option(help="with commas between them", show_default="all whose signals are there")
+    ] = None,
     budgets: Annotated[str | None, typer.Option(help="counts or shares, such as 0.05,0.16,0.3")] = None,
     seeds: Annotated[int | None, typer.Option(help="subsets of each method that draws lots")] = None,
     model: Annotated[str | None, typer.Option(help="target VLM to extract a dataset with")] = None,
     image_root: Annotated[str | None, typer.Option(help="of a dataset: images may only lie under here")] = None,
     out: Annotated[
-        Path | None, typer.Option(help="folder to write [FOLDER/comparison]; for a dataset, of its features too")
+        Path | None,
+        typer.Option(help="folder to write; for a dataset, of its features too", show_default="FOLDER/comparison"),
     ] = None,
     assign: Assignments = [],  # noqa: B006
 ) -> None:

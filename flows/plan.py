@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Container, Iterator
 from pathlib import Path
 
 from flows import dvc
 from tasks.__main__ import STAGES
 from tasks.errors import InputError
-from tasks.extraction import plan
+from tasks.extraction import Plan, plan
 from tasks.layout import Layout
 from tasks.params import load
 
@@ -20,15 +19,25 @@ def describe_plan(workspace: Path) -> str:
     Raises InputError when validation is not up to date: what is to be extracted depends on which rows are valid.
     """
     stale = dvc.status(workspace)
-    lines = [f"  {name:<10}{state}" for name, state in _states(stale)]
     if "validate" in stale:
         said = "validation is not up to date, and only valid rows can be counted: run `dvc repro validate` first"
-        raise InputError("\n".join([said, *lines]))
-    found = plan(load(workspace / "params.yaml"), Layout.workspace())
-    lines += ["", f"  {found.rows:,} distinct samples with images"]
+        raise InputError("\n".join([said, *_stage_lines(stale)]))
+    return describe(plan(load(workspace / "params.yaml"), Layout.workspace()), stale)
+
+
+def describe(found: Plan, stale: Container[str]) -> str:
+    """The plan in words; `stale` are the stages that are not up to date."""
+    lines = [*_stage_lines(stale), "", f"  {found.rows:,} distinct samples with images"]
     for signal, cached in found.cached.items():
         lines.append(f"  {signal:<10}{cached:>12,} in the store{found.missing[signal]:>12,} to extract")
-    return "\n".join([*lines, "", f"  estimated extraction time: {_span(found.seconds)}"])
+    if "extract" in stale:
+        return "\n".join([*lines, "", f"  estimated extraction time: {_span(found.seconds)}"])
+    # A clone that pulled its features has an empty store.
+    return "\n".join([*lines, "", "  data/features is up to date: nothing will be extracted now"])
+
+
+def _stage_lines(stale: Container[str]) -> list[str]:
+    return [f"  {name:<10}{state}" for name, state in _states(stale)]
 
 
 def _states(stale: Container[str]) -> Iterator[tuple[str, str]]:
@@ -44,5 +53,5 @@ def _span(seconds: float | None) -> str:
         return "unknown (nothing could be timed yet)"
     if seconds < 60:
         return f"{seconds:.0f} s"
-    hours, rest = divmod(int(seconds), 3600)
-    return f"{hours} h {rest // 60} min" if hours else time.strftime("%M min %S s", time.gmtime(rest))
+    minutes, rest = divmod(int(seconds), 60)
+    return f"{minutes // 60} h {minutes % 60} min" if minutes >= 60 else f"{minutes} min {rest} s"

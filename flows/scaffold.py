@@ -34,7 +34,7 @@ __pycache__/
 /data/store/
 """
 
-GITIGNORE = "/data/*\n!/data/manifests/\n.venv/\n"
+GITIGNORE = "/data/*\n!/data/manifests/\n/dvc_plots/\n.venv/\n"
 
 UNWATCHED = """\
 DVC does not watch the images under {images}, because the workspace lies in that folder.

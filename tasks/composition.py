@@ -253,8 +253,10 @@ def _limits(pool: Candidates, constraints: Constraints) -> list[Limit]:
 def _admit_pins(walk: _Walk, order: Rows, pool: Candidates, constraints: Constraints) -> None:
     """Pinned rows go in first; of pinned twins under `deduplicate` one is enough."""
     pins = order[np.isin(order, constraints.keep)]
-    if len(pins) < len(set(constraints.keep.tolist())):
-        raise BudgetError("select.keep and select.drop name the same row: take it out of one of them")
+    both = np.intersect1d(constraints.keep, constraints.drop)
+    if len(both):
+        digest = pool.digests[both[0]]
+        raise BudgetError(f"select.keep and select.drop name the same row, digest {digest}: take it out of one of them")
     walk.admit(pins, len(pins))
     for row, reason in walk.refused.items():
         if reason != "duplicate":

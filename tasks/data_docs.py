@@ -1,13 +1,14 @@
 """Data Docs that read well without a network: Great Expectations' pages, minus what they would fetch.
 
 As rendered they load scripts, styles and a logo from a dozen public servers, and the front page is drawn by one of
-those scripts alone. Here scripts, links to styles and logos go, one small style sheet comes in, and the front page is
-written anew.
+those scripts alone. Here scripts, links to styles and logos go, and with them the folder of fonts and pictures they
+stand in; one small style sheet comes in, and the front page is written anew.
 """
 
 from __future__ import annotations
 
 import re
+import shutil
 from collections.abc import Mapping
 from html import escape
 from pathlib import Path
@@ -23,6 +24,7 @@ def settle(docs: Path, passed: Mapping[str, bool], titles: Mapping[str, str]) ->
     style = f"<style>{STYLE.read_text(encoding='utf-8')}</style>"
     for page in sorted(docs.rglob("*.html")):
         write_text(page, FOREIGN.sub("", page.read_text(encoding="utf-8")).replace("</head>", f"{style}</head>", 1))
+    shutil.rmtree(docs / "static", ignore_errors=True)
     write_text(docs / "index.html", _front_page(docs, passed, titles, style))
 
 

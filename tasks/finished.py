@@ -18,14 +18,13 @@ from tasks.sample import digest_json
 class Finished:
     """The manifest and the folders its paths are relative to.
 
-    base: holds every output. root: the working folder of the run, where relative inputs lie; None when base is not
-    under it.
+    base: holds every output. root: the working folder of the run, where relative inputs lie.
     """
 
     manifest: Path
     content: Json
     base: Path
-    root: Path | None
+    root: Path
 
     def output(self, role: str) -> Path:
         """Where the file (or folder) that Layout calls `role` lies now."""
@@ -43,9 +42,9 @@ class Finished:
         """
         path = Path(recorded)
         if path.is_absolute():
-            starts, names = [self.root or self.base.parent], [path, *_shorter(path)]
+            starts, names = [self.root], [path, *_shorter(path)]
         else:
-            starts, names = [one for one in (self.root, Path(), self.base) if one], [path]
+            starts, names = [self.root, Path(), self.base], [path]
         return next((start / name for name in names for start in starts if (start / name).exists()), None)
 
     def settings(self) -> Settings:
@@ -58,7 +57,7 @@ class Finished:
 
     def _reach(self, recorded: str) -> str:
         found = self.find(recorded)
-        if found is None and self.root is not None and any(sign in recorded for sign in "*?["):
+        if found is None and any(sign in recorded for sign in "*?["):
             return str(self.root / recorded)  # a glob of shards
         return recorded if found is None else str(found)  # what is not found may be a hub id
 
@@ -90,8 +89,7 @@ def open_finished(subset: Path) -> Finished:
     if missing:
         raise LineageError(f"{manifest}: `{missing[0]}` is missing; the file was changed after it was written")
     base = (manifest.parent / content["base"]).resolve()
-    root = (base / content["root"]).resolve() if content["root"] is not None else None
-    return Finished(manifest, content, base, root)
+    return Finished(manifest, content, base, (base / content["root"]).resolve())
 
 
 def record_is_whole(record: Json) -> bool:

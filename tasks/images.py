@@ -49,17 +49,20 @@ class ImageInfo:
     format: str
 
 
-def locate(name: str, root: Path) -> ImageRef | Problem:
+def locate(name: str, root: Path, beside: Path | None = None) -> ImageRef | Problem:
     """Where `name`, absolute or relative to the image root, leads; nothing is opened.
 
-    The path is kept as relative as `root` is. Names that leave the root are refused by their spelling: links inside the
-    root are the user's own and are followed. Reasons: image_outside_root, image_url_not_allowed, malformed_images.
+    A name that leads out of the root is tried from `beside`, the data file's folder: exports spell them so. The path is
+    kept as relative as `root` is. Names that leave the root are refused by their spelling: links inside the root are
+    the user's own and are followed. Reasons: image_outside_root, image_url_not_allowed, malformed_images.
     """
     if not name or "\0" in name or not is_unicode(name):
         return Problem("malformed_images", f"not a file name: {name[:200]!a}")
     if _URL.match(name):
         return Problem("image_url_not_allowed", f"{name[:200]}: download it and name the file")
     inside = _inside(name, root) if name.startswith("/") else os.path.normpath(name)
+    if inside is not None and inside.startswith("../") and beside is not None:
+        inside = _inside(os.path.join(os.path.abspath(beside), name), root)  # noqa: PTH100, PTH118
     if inside is None or inside == ".." or inside.startswith("../"):
         return Problem("image_outside_root", f"{name}: not under {root}; set dataset.image_root")
     return ImageRef(path=os.path.normpath(os.path.join(root, inside)), name=name)  # noqa: PTH118

@@ -78,7 +78,7 @@ def describe_run(settings: Settings, layout: Layout, dataset: Json, subset: Json
         "schema": SCHEMA,
         "name": settings.export.name,
         "base": relative(base, layout.manifest.parent),
-        "root": relative(Path.cwd(), base) if base.is_relative_to(Path.cwd()) else None,
+        "root": relative(Path.cwd(), base),
         "layout": {field.name: relative(getattr(layout, field.name), base) for field in dataclasses.fields(layout)},
         "inputs": {"dataset": dataset, "images": _describe_images(layout.samples)},
         "accounting": count_rows(layout.selection),

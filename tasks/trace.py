@@ -5,6 +5,7 @@ subset -> rank and score -> feature shards -> sample -> images -> model tensors 
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -99,7 +100,7 @@ def _walk_row(finished: Finished, row: int) -> Iterator[Step]:
 def _subset_step(finished: Finished, line: Json) -> Step:
     facts: Json = {"row": line["row"], "id": line["id"], "status": line["status"]}
     if line["reason"]:
-        facts["reason"] = line["reason"]
+        facts |= {"reason": line["reason"], **_detail(finished, line["row"])}
     if line["position"] is not None:
         facts["position"] = line["position"]
     if line["exported"]:
@@ -107,6 +108,12 @@ def _subset_step(finished: Finished, line: Json) -> Step:
         facts["line"] = lines.select(pl.len()).collect().item()
         facts["files"] = ", ".join(finished.content["subset"]["files"])
     return Step("subset", facts)
+
+
+def _detail(finished: Finished, row: int) -> Json:
+    """What exactly was wrong with a rejected row."""
+    with _present(finished.output("all_rejects")).open(encoding="utf-8") as lines:
+        return next(({"detail": one["detail"]} for one in map(json.loads, lines) if one["row"] == row), {})
 
 
 def _feature_steps(finished: Finished, row: int) -> Iterator[Step]:
@@ -155,7 +162,9 @@ def _record_steps(finished: Finished) -> Iterator[Step]:
     if record["git"]:
         yield Step("git", record["git"])
     for stage, sides in record["dvc"].items():
-        yield Step(f"dvc {stage}", {path: f"md5 {md5}" for side in sides.values() for path, md5 in side.items()})
+        files = {path: f"md5 {md5}" for side in sides.values() for path, md5 in side.items()}
+        # The hundred source files would bury the data, and the step `code` has their digest.
+        yield Step(f"dvc {stage}", {path: md5 for path, md5 in files.items() if Path(path).parts[0] != "tasks"})
 
 
 def _row_of(finished: Finished, identity: str | None) -> int:
@@ -169,10 +178,14 @@ def _row_of(finished: Finished, identity: str | None) -> int:
 
 
 def _find(table: Path, row: int) -> Json | None:
-    if not table.exists():
-        raise LineageError(f"{table}: no such file; fetch the outputs (`dvc pull`) or run again")
-    found = pl.scan_parquet(table).filter(pl.col("row") == row).collect().to_dicts()
+    found = pl.scan_parquet(_present(table)).filter(pl.col("row") == row).collect().to_dicts()
     return found[0] if found else None
+
+
+def _present(file: Path) -> Path:
+    if not file.exists():
+        raise LineageError(f"{file}: no such file; fetch the outputs (`dvc pull`) or run again")
+    return file
 
 
 def _signals(finished: Finished) -> list[tuple[str, Json]]:

@@ -117,8 +117,8 @@ def check_dvc(finished: Finished) -> Iterator[Finding]:
     record = finished.record()
     if record is None or not record["dvc"]:
         return
-    lock = finished.root / "dvc.lock" if finished.root else None
-    if lock is None or not lock.is_file():
+    lock = finished.root / "dvc.lock"
+    if not lock.is_file():
         yield Finding("dvc.lock", "unreachable", "no such file in the workspace")
         return
     stages = (yaml.safe_load(lock.read_text(encoding="utf-8")) or {}).get("stages", {})

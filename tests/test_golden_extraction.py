@@ -1,4 +1,4 @@
-"""Features and token counts equal the official code's, on every case found under golden/extraction."""
+"""Features, token counts and leverage equal the official code's, on every case found under golden/extraction."""
 
 import json
 import os
@@ -8,6 +8,9 @@ import numpy as np
 import PIL.Image
 import pytest
 
+from tasks.linalg.matrix import ArrayMatrix
+from tasks.methods import METHODS
+from tasks.methods.contract import Tables, best_first
 from tasks.params import parse
 from tasks.sample import ImageRef, Sample, Turn
 from tasks.vlm.extractor import Extractor, describe, token_counter
@@ -69,6 +72,18 @@ def test_features_equal_the_official_code(extracted):
     *_, table, expected = extracted
     difference = np.linalg.norm(table["feature"] - expected["features"], axis=1)
     assert (difference <= 1e-5 * np.linalg.norm(expected["features"], axis=1)).all()
+
+
+def test_leverage_rank_and_ranking_equal_the_official_code(extracted):
+    *_, table, expected = extracted
+    method = METHODS["scalselect"]
+    digests = np.array([f"{row:08d}" for row in range(len(table["feature"]))])
+    tables = Tables(digests, np.full(len(digests), ""), {"attended": ArrayMatrix(table["feature"])})
+    columns = method.score(tables, method.parse({}))
+    leverage = expected["leverage"]
+    np.testing.assert_allclose(columns["score"], leverage, rtol=0, atol=1e-4 * leverage.max())
+    assert round(columns["score"].sum()) == expected["k"]
+    np.testing.assert_array_equal(best_first(columns["score"], digests), expected["ranking"])
 
 
 def test_lengths_are_known_without_decoding(extracted):

@@ -23,6 +23,8 @@ def build(root: Path, rows: int = ROWS, seed: int = SEED) -> None:
 
     Same rows and seed, same bytes. The marker is written last, so an interrupted build starts over.
     """
+    from transformers.utils import logging as transformers_logging
+
     from tasks.demo.clip import save_clip
     from tasks.demo.model import save_model
     from tasks.demo.questions import write_dataset
@@ -30,6 +32,7 @@ def build(root: Path, rows: int = ROWS, seed: int = SEED) -> None:
     marker, label = root / "complete.txt", f"rows {rows} seed {seed} clip\n"
     if marker.exists() and marker.read_text() == label:
         return
+    transformers_logging.disable_progress_bar()
     shutil.rmtree(root, ignore_errors=True)
     log.info("demo: writing %d samples to %s", rows, root)
     texts = write_dataset(root, rows, seed)

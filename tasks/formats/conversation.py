@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,9 @@ from tasks.unicode import escape, is_unicode
 
 ROLES = {"system": "system", "human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant"}
 SOURCE_FIELDS = ("source", "dataset", "channel")
+
+Locate = Callable[[str], ImageRef | Problem]
+"""Where the image of that name lies."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,14 +46,25 @@ class _UnreadableError(Exception):
         self.problem = Problem(reason, detail)
 
 
-def read_row(row: int, original: Any, value: Any, spelling: Spelling, root: Path, source_field: str | None) -> Row:
-    """The Row of a decoded JSON object (or of a Problem, where decoding failed). Never raises for what is in it."""
+def read_row(
+    row: int,
+    original: Any,
+    value: Any,
+    spelling: Spelling,
+    root: Path,
+    source_field: str | None,
+    beside: Path | None = None,
+) -> Row:
+    """The Row of a decoded JSON object (or of a Problem, where decoding failed). Never raises for what is in it.
+
+    Images lie under `root`; `beside` is the folder of the file that names them.
+    """
     if not isinstance(value, dict):
         problem = Problem("not_an_object", f"expected an object, found {_kind(value)}")
         return Row(row, original, None, "", (), (), value if isinstance(value, Problem) else problem)
     named, source = _read_id(value), _read_source(value, source_field)
     try:
-        turns, refs = _read_conversation(value, spelling, root)
+        turns, refs = _read_conversation(value, spelling, partial(images.locate, root=root, beside=beside))
     except _UnreadableError as error:
         return Row(row, original, named, source, (), (), error.problem)
     if not source and not source_field:
@@ -58,7 +73,7 @@ def read_row(row: int, original: Any, value: Any, spelling: Spelling, root: Path
 
 
 def _read_conversation(
-    value: Mapping[str, Any], spelling: Spelling, root: Path
+    value: Mapping[str, Any], spelling: Spelling, locate: Locate
 ) -> tuple[tuple[Turn, ...], tuple[ImageRef, ...]]:
     messages = _list_of_turns(_first(value, spelling.turns), spelling)
     turns, slots = [], []
@@ -67,10 +82,10 @@ def _read_conversation(
         turns.append(turn)
         slots += own
     turns = _with_system(turns, value, spelling)
-    listed = [_resolve(image, root) for image in _list_of_images(_first(value, spelling.images))]
+    listed = [_resolve(image, locate) for image in _list_of_images(_first(value, spelling.images))]
     if spelling.leading_images and listed and not slots:
         turns = _show_first(turns, len(listed))
-    return tuple(turns), tuple(_fill(slots, listed, root))
+    return tuple(turns), tuple(_fill(slots, listed, locate))
 
 
 def _list_of_turns(found: Any, spelling: Spelling) -> Sequence[Any]:
@@ -141,11 +156,11 @@ def _show_first(turns: list[Turn], count: int) -> list[Turn]:
     return [*turns[:first], shown, *turns[first + 1 :]]
 
 
-def _fill(slots: list[Any], listed: list[ImageRef], root: Path) -> Iterator[ImageRef]:
+def _fill(slots: list[Any], listed: list[ImageRef], locate: Locate) -> Iterator[ImageRef]:
     """Images in the order they are shown; any that nobody shows come last, for validation to count."""
     remaining = iter(listed)
     for own in slots:
-        ref = next(remaining, None) if own is None else _resolve(own, root)
+        ref = next(remaining, None) if own is None else _resolve(own, locate)
         if ref is not None:
             yield ref
     yield from remaining
@@ -157,11 +172,11 @@ def _list_of_images(found: Any) -> list[Any]:
     return found if isinstance(found, list) else [found]
 
 
-def _resolve(image: Any, root: Path) -> ImageRef:
+def _resolve(image: Any, locate: Locate) -> ImageRef:
     if isinstance(image, dict):
         image = _first(image, ("path", "url"))
     if isinstance(image, str):
-        image = images.locate(image, root)
+        image = locate(image)
     if isinstance(image, Problem):
         raise _UnreadableError(image.reason, image.detail)
     if not isinstance(image, ImageRef):

@@ -38,7 +38,7 @@ class JsonDataset:
 
     def __iter__(self) -> Iterator[Row]:
         for row, (text, value) in enumerate(read_values(self.path, self.extension)):
-            yield read_row(row, text, value, self.spelling, self.root, self.source_field)
+            yield read_row(row, text, value, self.spelling, self.root, self.source_field, beside=self.path.parent)
 
     def write_native(self, rows: Iterable[Row], path: Path) -> None:
         """Each row's own text; an array also keeps the input's white space between rows."""

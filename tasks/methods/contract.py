@@ -66,7 +66,7 @@ class Tables:
         Raises FeatureError saying which signal is missing, or which row and column are not finite.
         """
         if name not in self.matrices:
-            raise FeatureError(f"no features `{name}`: add `{signal_of(name)}` to extract.signals, or pass a file")
+            raise FeatureError(f"no features `{name}`: add `{signal_of(name)}` to extract.signals, or pass --file")
         matrix = self.matrices[name]
         return FiniteMatrix(matrix, name, self.digests if matrix.shape[0] == len(self) else None)
 
@@ -78,7 +78,7 @@ class Tables:
     def column(self, name: str) -> NDArray[np.float64]:
         """The named column. Raises FeatureError saying which signal is missing."""
         if name not in self.columns:
-            raise FeatureError(f"no column `{name}`: add `{signal_of(name)}` to extract.signals, or pass a file")
+            raise FeatureError(f"no column `{name}`: add `{signal_of(name)}` to extract.signals, or pass --file")
         return self.columns[name]
 
 

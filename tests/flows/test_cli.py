@@ -1,5 +1,6 @@
 """The command as a user runs it: exit codes, messages, what lands on which stream."""
 
+import importlib.metadata
 import os
 import subprocess
 import sys
@@ -136,3 +137,20 @@ def test_doctor_fix_brings_the_code_digests_up_to_date(toy, monkeypatch):
     assert "code.lock.json" in problems(doctor.check_code(toy, fix=False))
     assert problems(doctor.check_code(toy, fix=True)) == ""
     assert (toy / "code.lock.json").read_text() == '{\n  "score": "new"\n}\n'
+
+
+@pytest.mark.parametrize(
+    ("arguments", "default"),
+    [
+        (("select",), "the dataset's folder"),
+        (("init",), "the embedded demo"),
+        (("trace",), "the subset as a whole"),
+        (("compare",), "all whose signals are there"),
+    ],
+)
+def test_help_says_what_is_taken_by_default(scalselect, arguments, default):
+    assert f"[default: ({default})]" in " ".join(scalselect(*arguments, "--help").stdout.replace("│", " ").split())
+
+
+def test_version(scalselect):
+    assert scalselect("--version").stdout == f"{importlib.metadata.version('scalselect')}\n"

@@ -38,7 +38,8 @@ accounting = {"rows_in": 3, "selected": 1, "not_selected": 1, "set_aside": 1, "r
               "reasons": {one: {} for one in ("selected", "not_selected", "set_aside", "rejected")}}
 files = {
     "validate": {"samples/samples.parquet": open(settings["dataset"]["path"]).read(), "samples/rejects.jsonl": "",
-                 "samples/validation.json": json.dumps({"rows": 3}), "reports/validation/index.html": "<p>docs"},
+                 "samples/validation.json": json.dumps({"rows": 3, "gates": [], "reasons": {}}),
+                 "reports/validation/index.html": "<p>docs"},
     "extract": {"features/attended/part-00000.parquet": "f" + str(settings["extract"]["attention_threshold"])},
     "score": {"scores/scores.parquet": "s", "scores/spectrum.csv": "component,energy\\n1,0.9\\n2,0.1\\n",
               "scores/score_curve.csv": "rank,score\\n0,0.5\\n1,0.25\\n", "scores/metrics.json": json.dumps({"k": 2})},

@@ -137,7 +137,7 @@ def test_pinned_twins_count_once_when_deduplicating():
     [
         (Constraints(drop=np.array([0, 1])), 5, "select.drop leaves 4 rows"),
         (Constraints(keep=np.array([0, 1, 2])), 2, "select.keep pins 3 rows"),
-        (Constraints(keep=np.array([0]), drop=np.array([0])), 2, "select.keep and select.drop name the same row"),
+        (Constraints(keep=np.array([0]), drop=np.array([0])), 2, "name the same row, digest d0"),
         (Constraints(keep=np.array([0, 1]), per_image=1), 3, "select.keep: row with digest d1 is refused by the limit"),
         (Constraints(keep=np.array([0, 1]), quotas={"a": 1}), 3, "digest d1 is refused by the limit `quota`"),
         (Constraints(quotas={"a": 3}), 4, "select.quotas.a: 3 rows asked for, the source has 2"),

@@ -52,6 +52,7 @@ def test_pages_stand_alone_and_name_the_failing_rows(mixed):
     _, docs = mixed
     pages = {path.relative_to(docs).as_posix(): path.read_text() for path in docs.rglob("*.html")}
     assert {"index.html", "expectations/gates.html", "expectations/rows.html"} <= set(pages)
+    assert {path.suffix for path in docs.rglob("*") if path.is_file()} == {".html"}
     assert not any(re.search(r"<(?:script|link|img)\b[^>]*https?:|url\(.?https?:", page) for page in pages.values())
     (rows,) = (page for name, page in pages.items() if name.startswith("validations/rows/"))
     text = re.sub(r"\s+", " ", re.sub(r"<[^>]+>", " ", rows))

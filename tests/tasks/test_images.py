@@ -155,9 +155,17 @@ def test_absolute_names_below_the_root_become_relative_to_it(tmp_path, monkeypat
     assert locate("/etc/passwd", Path("/")).path == "/etc/passwd"
 
 
+def test_names_that_lead_out_of_the_root_are_taken_from_the_data_files_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert locate("../../coco/a.jpg", Path("data"), Path("data/out/llava")).path == "data/coco/a.jpg"
+    assert locate("coco/a.jpg", Path("data"), Path("data/out/llava")).path == "data/coco/a.jpg"
+    assert locate("../../../a.jpg", Path("data"), Path("data/out/llava")).reason == "image_outside_root"
+
+
 @pytest.mark.parametrize("name", ["../a.jpg", "x/../../a.jpg", "/etc/passwd", "..", "/"])
 def test_names_that_leave_the_root_are_refused(tmp_path, name):
     assert locate(name, tmp_path).reason == "image_outside_root"
+    assert locate(name, tmp_path, tmp_path).reason == "image_outside_root"
 
 
 @pytest.mark.parametrize(

@@ -93,6 +93,7 @@ def test_rows_that_were_not_selected_have_a_story_too(run: tuple[Path, Layout]) 
     subset = run[1].subset
     rejected = steps_of(subset, row=BROKEN_BY_EXTRACTION)
     assert (rejected["subset"]["status"], rejected["subset"]["reason"]) == ("rejected", "span_not_found")
+    assert rejected["subset"]["detail"] == "answer"
     assert "score" not in rejected
     kept = steps_of(subset, row=TEXT_ONLY)
     assert (kept["subset"]["status"], "line" in kept["subset"], "image 0" in kept) == ("set_aside", True, False)
@@ -257,9 +258,23 @@ def test_inputs_out_of_reach_are_said_to_be_so(run: tuple[Path, Layout]) -> None
     assert {"raw/data.json", "model/config.json", "subset"} <= found
 
 
+def test_inputs_are_found_from_anywhere_though_the_folder_was_elsewhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    layout = Layout.flat(tmp_path / "there")
+    finish(Path(), layout)
+    monkeypatch.chdir("/")
+    verification = lineage.verify(layout.subset)
+    assert verification.ok
+    assert not verification.unreachable
+
+
 def test_git_and_dvc_facts_are_traced_and_checked(workspace: Layout) -> None:
     layout = workspace
-    held = {"outs": [{"path": "data/scores/scores.parquet", "md5": _md5(layout.scores)}], "deps": []}
+    code = [{"path": "tasks/scoring.py", "md5": "1" * 32}]
+    held = {"outs": [{"path": "data/scores/scores.parquet", "md5": _md5(layout.scores)}], "deps": code}
     Path("dvc.lock").write_text(yaml.safe_dump({"schema": "2.0", "stages": {"score": held}}))
     dvc = {"score": {side: {one["path"]: one["md5"] for one in files} for side, files in held.items()}}
     completed = lineage.complete(json.loads(layout.manifest.read_text()), {"commit": "c" * 40}, dvc)
@@ -269,7 +284,7 @@ def test_git_and_dvc_facts_are_traced_and_checked(workspace: Layout) -> None:
     for start in (layout.subset, recorded):
         steps = steps_of(start, row=0)
         assert steps["git"] == {"commit": "c" * 40}
-        assert steps["dvc score"]["data/scores/scores.parquet"] == f"md5 {_md5(layout.scores)}"
+        assert steps["dvc score"] == {"data/scores/scores.parquet": f"md5 {_md5(layout.scores)}"}
         assert lineage.verify(start).ok
     held["outs"][0]["md5"] = "0" * 32
     Path("dvc.lock").write_text(yaml.safe_dump({"stages": {"score": held}}))

@@ -47,6 +47,14 @@ def test_every_export_says_what_the_input_said(samples, packed, folder, name, ki
 
 
 @pytest.mark.parametrize("name", sorted(WRITERS))
+def test_an_export_with_relative_paths_is_a_dataset_again(samples, packed, folder, name):
+    data, *_ = WRITERS[name](samples, folder / "out" / name, PathPolicy())
+    assert [contents(row) for row in read(data, image_root=str(folder))] == said(samples)
+    data, *_ = WRITERS[name](packed, folder / "out2" / name, PathPolicy())
+    assert [contents(row) for row in read(data)] == said(packed)
+
+
+@pytest.mark.parametrize("name", sorted(WRITERS))
 def test_same_samples_same_bytes(samples, packed, folder, name):
     def digests(out, given):
         files = WRITERS[name](given, out, PathPolicy("media_dir", folder))
