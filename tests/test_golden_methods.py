@@ -42,25 +42,29 @@ def leverage(golden: Path) -> dict[str, np.ndarray]:
     return read(golden, "leverage")
 
 
+def energy_of(arrays: dict[str, np.ndarray]) -> float:
+    return float(arrays["energy_threshold"])
+
+
 def leverage_names(arrays: dict[str, np.ndarray]) -> list[str]:
     return [str(name) for name in arrays["case_names"]]
 
 
 def test_scalselect(leverage: dict[str, np.ndarray]) -> None:
     for case in leverage_names(leverage):
-        columns, order = run("scalselect", leverage[f"{case}_X"])
+        columns, order = run("scalselect", leverage[f"{case}_X"], energy=energy_of(leverage))
         np.testing.assert_allclose(columns["score"], leverage[f"{case}_leverage"], atol=1e-9, rtol=0, err_msg=case)
         np.testing.assert_allclose(columns["score"], leverage[f"{case}_leverage_official"], atol=1e-9, rtol=0)
         assert np.isclose(columns["score"].sum(), leverage[f"{case}_k"], atol=1e-8), case
         reference = leverage[f"{case}_leverage"][order]
         assert (np.diff(reference) <= 1e-9).all(), case
-        if case not in ("duplicate_rows", "huge_outlier"):
+        if np.diff(np.sort(reference)).min() > 2e-9:  # no ties, by design or by rounding
             np.testing.assert_array_equal(order, leverage[f"{case}_order_official"], err_msg=case)
 
 
 def test_scalselect_command_line_preset(leverage: dict[str, np.ndarray]) -> None:
     for case in leverage_names(leverage):
-        columns, _ = run("scalselect", leverage[f"{case}_X"], preset="official-cli")
+        columns, _ = run("scalselect", leverage[f"{case}_X"], preset="official-cli", energy=energy_of(leverage))
         expected = leverage[f"{case}_leverage_cli_official"]
         np.testing.assert_allclose(columns["score"], expected, atol=1e-9, rtol=0, err_msg=case)
         assert np.isclose(columns["score"].sum(), leverage[f"{case}_k_cli"], atol=1e-8), case
@@ -71,7 +75,7 @@ def test_spectrum(leverage: dict[str, np.ndarray], route: str) -> None:
     for case in leverage_names(leverage):
         matrix = ArrayMatrix(leverage[f"{case}_X"])
         spectrum = from_rows(matrix) if route == "rows" else from_moments(measure(matrix))
-        assert spectrum.rank_for(float(leverage["energy_threshold"])) == leverage[f"{case}_k"], case
+        assert spectrum.rank_for(energy_of(leverage)) == leverage[f"{case}_k"], case
         expected = leverage[f"{case}_singular_values"]
         got = np.zeros(len(expected))
         count = min(len(expected), len(spectrum.values))
@@ -224,7 +228,11 @@ def test_coincide_paper_picks(golden: Path) -> None:
     picks = coincide.select(columns, given, target, np.random.default_rng(0), coincide.Options())
     np.testing.assert_array_equal(picks, arrays["picks_paper_carry"])
     ceiled = coincide.select(columns, given, target, np.random.default_rng(0), coincide.Options(rounding="ceil"))
-    np.testing.assert_array_equal(ceiled, arrays["picks_paper_ceil"][:target])
+    if up.sum() >= target:
+        np.testing.assert_array_equal(ceiled, arrays["picks_paper_ceil"][:target])
+    else:  # whole clusters fell short of their quotas: the budget is met from the others
+        assert len(set(ceiled)) == target
+        assert set(arrays["picks_paper_ceil"]) <= set(ceiled)
 
 
 def test_semdedup(golden: Path) -> None:
