@@ -89,11 +89,12 @@ class ShardMatrix:
         with np.errstate(over="ignore", invalid="ignore"):
             if np.isfinite(np.dot(flat, flat)):
                 return
-        bad = ~np.isfinite(block).all(axis=1)
-        if bad.any():
-            row = start + int(np.argmax(bad))
+        bad = np.argwhere(~np.isfinite(block))
+        if len(bad):
+            row, column = start + int(bad[0, 0]), int(bad[0, 1])
             file = self._files[int(np.searchsorted(self._starts, row, side="right")) - 1]
-            raise FeatureError(f"{file.path}: row {row} holds NaN or infinity; leave it out or mend it")
+            value = block[tuple(bad[0])]
+            raise FeatureError(f"{file.path}: row {row}, column {column} is {value}; leave the row out or mend it")
 
 
 class FeatureTable:

@@ -1,7 +1,7 @@
 """How good an answer is: the field's standard scores, each in [0, 1] for one answer.
 
 exact match and token F1 as in SQuAD (Rajpurkar et al. 2016), VQA accuracy as in VQA v2 (Antol et al. 2015: ten answers
-a question, normalised the way its evaluation script describes), ANLS as in ST-VQA (Biten et al. 2019, threshold 0.5).
+a question, normalised as its evaluation script does), ANLS as in ST-VQA (Biten et al. 2019, threshold 0.5).
 """
 
 from __future__ import annotations
@@ -19,9 +19,29 @@ _NUMBERS = {
         ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"]
     )
 } | {"none": "0"}
-# An apostrophe or a point between digits carries meaning; all other punctuation goes.
-_PUNCTUATION = re.compile(r"(?<!\d)\.(?!\d)|[" + re.escape(string.punctuation.replace("'", "").replace(".", "")) + "]")
-_CHOICE = re.compile(r"^\s*[\(\[]?([A-Za-z])[\)\].:,]?(?:\s|$)")
+# Marks that VQA v2's script takes out; all others, such as % and $, carry meaning there. Points: see normalise_vqa.
+_MARKS = ';/[]"{}()=+\\_-><@`,?!'
+_THOUSANDS = re.compile(r"\d,\d")
+_POINT = re.compile(r"\.(?!\d)")
+_CONTRACTIONS = (
+    "ain't aren't can't could've couldn't couldn't've didn't doesn't don't hadn't hadn't've hasn't haven't he'd "
+    "he'd've he's how'd how'll how's isn't it'd it'd've it'll let's ma'am mightn't mightn't've might've mustn't "
+    "must've needn't not've o'clock oughtn't 'ow's'at shan't she'd've should've shouldn't shouldn't've "
+    "somebody'd somebody'd've somebody'll somebody's someone'd someone'd've someone'll someone's something'd "
+    "something'd've something'll that'd that's there'd there'd've there're there's they'd they'd've they'll "
+    "they're they've 'twas wasn't we'd've we've weren't what'll what're what's what've when's where'd where's "
+    "where've who'd who'd've who'll who's who've why'll why're why's won't would've wouldn't wouldn't've y'all "
+    "y'all'll y'all'd've you'd you'd've you'll you're you've"
+)
+# One apostrophe left out: "dont" and "couldn'tve" are spelt as they should be.
+_SPELT = {
+    word[:place] + word[place + 1 :]: word
+    for word in _CONTRACTIONS.split()
+    for place, letter in enumerate(word)
+    if letter == "'"
+}
+_OPTION = re.compile(r"\W*([A-Za-z])(?:\W*$|[).:,\]])")
+_STATED = re.compile(r"\banswer(?: is|:)\W*([A-Za-z])\b", re.IGNORECASE)
 
 
 def normalise(text: str) -> str:
@@ -31,10 +51,18 @@ def normalise(text: str) -> str:
 
 
 def normalise_vqa(text: str) -> str:
-    """VQA v2's rule: as `normalise`, but number words become digits and decimal points stay."""
-    cleaned = _PUNCTUATION.sub(" ", text.lower().replace("\n", " "))
-    words = (_NUMBERS.get(word, word) for word in cleaned.split())
-    return " ".join(word for word in words if word not in ("a", "an", "the"))
+    """VQA v2's rule: no articles, number words as digits, apostrophes where they belong, decimal points kept.
+
+    A mark becomes a space, or nothing where it stands beside a space or where the text has a number such as 10,000.
+    """
+    flat = re.sub(r"[\n\t]", " ", text).strip()
+    joined = _THOUSANDS.search(flat) is not None
+    cleaned = flat
+    for mark in _MARKS:
+        apart = f"{mark} " not in flat and f" {mark}" not in flat
+        cleaned = cleaned.replace(mark, " " if apart and not joined else "")
+    words = (_NUMBERS.get(word, word) for word in _POINT.sub("", cleaned).lower().split())
+    return " ".join(_SPELT.get(word, word) for word in words if word not in ("a", "an", "the"))
 
 
 def exact_match(answer: str, references: Sequence[str]) -> float:
@@ -58,21 +86,24 @@ def token_f1(answer: str, references: Sequence[str]) -> float:
 
 
 def anls(answer: str, references: Sequence[str], threshold: float = 0.5) -> float:
-    """Best 1 - normalised edit distance over the references; similarities below `threshold` count as 0."""
-    best = 0.0
-    for reference in references:
-        left, right = " ".join(answer.lower().split()), " ".join(reference.lower().split())
-        longest = max(len(left), len(right))
-        similarity = 1.0 if longest == 0 else 1 - edit_distance(left, right) / longest
-        best = max(best, similarity)
-    return best if best >= threshold else 0.0
+    """Best 1 - normalised edit distance over the references; 0 where the distance is `threshold` or more."""
+    nearest = min((_distance(answer, one) for one in references), default=1.0)
+    return 1 - nearest if nearest < threshold else 0.0
 
 
 def choice_accuracy(answer: str, references: Sequence[str]) -> float:
-    """1 when the option letter that the answer starts with is the reference's."""
-    given = _CHOICE.match(answer)
-    wanted = {found.group(1).upper() for one in references if (found := _CHOICE.match(one))}
-    return float(given is not None and given.group(1).upper() in wanted)
+    """1 when the option that the answer names is the reference's.
+
+    An answer names an option by its letter alone, by the letter and a mark ("B.", "(b) the dog"), or by "answer is B".
+    """
+    given = option(answer)
+    return float(given is not None and given in {option(one) for one in references})
+
+
+def option(text: str) -> str | None:
+    """The letter of the option that a text names, upper case; None where it names none ("A dog" does not)."""
+    found = _OPTION.match(text) or _STATED.search(text)
+    return found.group(1).upper() if found else None
 
 
 def perplexity(mean_nll: float) -> float:
@@ -91,6 +122,12 @@ def edit_distance(left: str, right: str) -> int:
                 min(row[place] + 1, row[place - 1] + 1, diagonal + (letter != other)),
             )
     return row[-1]
+
+
+def _distance(answer: str, reference: str) -> float:
+    """Edit distance over the longer length, of texts in lower case with single spaces; 0 for two empty ones."""
+    left, right = " ".join(answer.lower().split()), " ".join(reference.lower().split())
+    return edit_distance(left, right) / max(len(left), len(right), 1)
 
 
 def _f1(given: list[str], wanted: list[str]) -> float:

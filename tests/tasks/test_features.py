@@ -73,12 +73,12 @@ def test_variable_lists_are_a_matrix_when_all_are_equally_long(tmp_path):
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
-def test_a_value_that_is_not_finite_is_named_with_file_and_row(tmp_path, bad):
+def test_a_value_that_is_not_finite_is_named_with_file_row_and_column(tmp_path, bad):
     values = matrix(25, 6)
     values[13, 2] = bad
     np.save(tmp_path / "a.npy", values[:10])
     np.save(tmp_path / "b.npy", values[10:])
-    with pytest.raises(FeatureError, match=r"b\.npy: row 13 "):
+    with pytest.raises(FeatureError, match=r"b\.npy: row 13, column 2 is"):
         joined(open_array(tmp_path))
 
 

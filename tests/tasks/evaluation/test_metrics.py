@@ -12,6 +12,7 @@ from tasks.evaluation.metrics import (
     choice_accuracy,
     edit_distance,
     exact_match,
+    normalise_vqa,
     perplexity,
     token_f1,
     vqa_accuracy,
@@ -34,6 +35,28 @@ def test_vqa_accuracy_leaves_one_annotator_out() -> None:
     assert vqa_accuracy("3.5", ["3 5"]) == 0.0
 
 
+@pytest.mark.parametrize(
+    ("answer", "wanted"),
+    [
+        ("10,000", "10000"),
+        ("yes!", "yes"),
+        ("t-shirt", "t shirt"),
+        ("black - white", "black white"),
+        ("dont", "don't"),
+        ("couldnt've", "couldn't've"),
+        ("U.S.", "us"),
+        ("3.50", "3.50"),
+        ("50%", "50%"),
+        ("$5", "$5"),
+        ("one\nnone", "1 0"),
+        ("The a cat", "cat"),
+        ("man's", "man's"),
+    ],
+)
+def test_vqa_normalisation_is_that_of_the_published_script(answer: str, wanted: str) -> None:
+    assert normalise_vqa(answer) == wanted
+
+
 def test_token_f1_counts_repeated_words_once_each() -> None:
     assert token_f1("red red cat", ["red cat"]) == pytest.approx(2 * (2 / 3) * 1 / (2 / 3 + 1))
     assert token_f1("", ["cat"]) == 0.0
@@ -44,6 +67,8 @@ def test_anls_cuts_below_half() -> None:
     assert anls("hallo", ["hello"]) == pytest.approx(0.8)
     assert anls("xyz", ["hello"]) == 0.0
     assert anls("", [""]) == 1.0
+    assert anls("ab", ["ac"]) == 0.0  # a distance of the threshold itself is too far
+    assert anls("ab", ["ac", "abc"]) == pytest.approx(2 / 3)
 
 
 def test_choice_letter() -> None:
@@ -51,6 +76,10 @@ def test_choice_letter() -> None:
     assert choice_accuracy("B.", ["B. the dog"]) == 1.0
     assert choice_accuracy("Because", ["B"]) == 0.0
     assert choice_accuracy("", ["B"]) == 0.0
+    assert choice_accuracy("A dog", ["A"]) == 0.0
+    assert choice_accuracy("The answer is B.", ["B"]) == 1.0
+    assert choice_accuracy("Answer: (c)", ["C. a cat"]) == 1.0
+    assert choice_accuracy("b", ["B"]) == 1.0
 
 
 def naive_distance(left: str, right: str) -> int:
