@@ -110,13 +110,18 @@ def score(
         list[str], typer.Option(metavar="NAME=PATH", help="a further input, such as answers.nll=nll.npy")
     ] = [],  # noqa: B006
     assign: Annotated[list[str], typer.Option("--set", metavar="METHOD.OPTION=VALUE", help="of the method")] = [],  # noqa: B006
+    budget: Annotated[
+        str | None, typer.Option(help="also pick: a count, or a share such as 0.16; column `picked`")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="of methods that draw lots")] = 0,
 ) -> None:
     """Score features you bring yourself; no model is loaded."""
-    from flows.direct import parse_files
+    from flows.direct import parse_budget, parse_files
+    from tasks.arrays import score_array
     from tasks.params import parse_assignment
-    from tasks.scoring import score_array
 
-    score_array(features, method, dict(map(parse_assignment, assign)), out, parse_files(file))
+    count = None if budget is None else parse_budget(budget)
+    score_array(features, method, dict(map(parse_assignment, assign)), out, parse_files(file), count, seed)
     print(out)
 
 

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tasks.arithmetic import choose_products
-from tasks.arrays import read_arrays
 from tasks.atomic import write_json, write_text
 from tasks.errors import ParamsError
 from tasks.layout import Layout
@@ -46,23 +44,6 @@ def score(settings: Settings, layout: Layout) -> None:
     log.info("%d rows scored by %s", len(pool), method.name)
 
 
-def score_array(
-    features: Path, method: str, options: Mapping[str, Any], out: Path, files: Mapping[str, Path] | None = None
-) -> None:
-    """Score features from anywhere and write `out` (row, id, digest, score, rank, the method's columns).
-
-    features: a .npy, a Parquet file, or a folder of either. options: of the method, as `key` or `methods.<name>.key`.
-    files: further inputs by the name a method calls them, such as "clip.text" or "answers.nll". No model is loaded.
-    Raises FeatureError and ParamsError.
-    """
-    chosen = find_method(method)
-    parsed = chosen.parse({_own_key(chosen.name, key): value for key, value in options.items()})
-    arrays = read_arrays(features, getattr(parsed, "features", None), files or {})
-    columns, _ = run(chosen, arrays.tables, parsed)
-    order = best_first(columns["score"], arrays.tables.digests)
-    write_scores(out, arrays.rows, arrays.ids, arrays.digests, columns, order)
-
-
 def find_method(name: str) -> Method:
     """The method of that name. Raises ParamsError listing the known ones."""
     if name not in METHODS:
@@ -80,13 +61,6 @@ def run(method: Method, tables: Tables, options: Any) -> tuple[Columns, Notes]:
 def _multiplications(tables: Tables) -> int:
     """Of the largest matrix's covariance: n d^2."""
     return max((n * d * d for n, d in (matrix.shape for matrix in tables.matrices.values())), default=0)
-
-
-def _own_key(method: str, key: str) -> str:
-    section, _, name = key.rpartition(".")
-    if section not in ("", method, f"methods.{method}"):
-        raise ParamsError(f"--set {key}: expected methods.{method}.{name}; scoring an array reads nothing else")
-    return name
 
 
 def _spectrum(singular_values: NDArray[np.float64] | None) -> Iterable[tuple[int, float, float, float]]:

@@ -235,6 +235,52 @@ def test_coincide_paper_picks(golden: Path) -> None:
         assert set(arrays["picks_paper_ceil"]) <= set(ceiled)
 
 
+@pytest.mark.parametrize("case", ["coincide", "coincide_edge"])
+def test_coincide_as_a_method_given_its_clusters(golden: Path, case: str) -> None:
+    arrays = read(golden, case)
+    known = {
+        "temperature": float(arrays["tau"]),
+        "sigma": float(arrays["sigma"]),
+        "twins": float(arrays["mask_threshold"]),
+    }
+    given = clustered(arrays)
+    for preset in ("official", "paper") if case == "coincide" else ("official",):
+        options = coincide.Options(preset=preset, labels="assignments", **known)
+        columns = coincide.score(given, options)
+        rows = [int(np.flatnonzero(arrays["assignments"] == cluster)[0]) for cluster in range(len(arrays["centroids"]))]
+        suffix = "official_f64" if preset == "official" else "paper"
+        np.testing.assert_allclose(columns["transferability"][rows], arrays[f"S_{suffix}"], atol=1e-6)
+        np.testing.assert_allclose(columns["density"][rows], arrays[f"D_{suffix}"], atol=1e-12)
+        np.testing.assert_allclose(columns["share"][rows], arrays[f"P_{suffix}"], atol=1e-6)
+        picks = coincide.select(columns, given, int(arrays["target"]), np.random.default_rng(0), options)
+        if preset == "paper" or case == "coincide":
+            np.testing.assert_array_equal(
+                picks, arrays["picks_official" if preset == "official" else "picks_paper_carry"]
+            )
+        else:
+            assert set(arrays["picks_official"]) <= set(picks)
+
+
+def clustered(arrays: dict[str, np.ndarray]) -> Tables:
+    """Rows with the reference's clusters as a column, and their language halves."""
+    features = arrays["features"]
+    matrices = {"pooled": ArrayMatrix(features)}
+    if "n_layers" in arrays:
+        matrices["pooled.language"] = ArrayMatrix(halves(features, arrays))
+    plain = tables(features, "pooled")
+    return Tables(plain.digests, plain.sources, matrices, {"assignments": arrays["assignments"].astype(float)})
+
+
+def test_semdedup_as_a_method_given_its_clusters(golden: Path) -> None:
+    arrays = read(golden, "semdedup")
+    given = clustered(arrays)
+    for number, eps in enumerate(arrays["eps"]):
+        for rule, name in (("official", "survive_eps"), ("one_per_group", "survive_keptonly_eps")):
+            columns = semdedup.score(given, semdedup.Options(labels="assignments", eps=float(eps), rule=rule))
+            np.testing.assert_allclose(columns["similarity"], arrays["M_f64"], atol=1e-6)
+            np.testing.assert_array_equal(columns["kept"], arrays[f"{name}{number}"])
+
+
 def test_semdedup(golden: Path) -> None:
     arrays = read(golden, "semdedup")
     points = unit_rows(arrays["features"].astype(np.float64))

@@ -17,14 +17,12 @@ from scipy.special import softmax
 
 from tasks.linalg.apportion import carry, round_in_turn, round_up
 from tasks.linalg.grouping import gathered, members
-from tasks.linalg.kmeans import Clusters, initial_rows, label_sums, spherical_kmeans
+from tasks.linalg.kmeans import Clusters, label_sums
 from tasks.linalg.matrix import Matrix
 from tasks.linalg.mmd import Kernel, gaussian, greedy_mmd
 from tasks.linalg.rescaled import unit_rows
+from tasks.methods.clusters import find_clusters
 from tasks.methods.contract import Columns, Notes, Tables, digest_order, signal_of
-
-TWINS = 0.9
-"""The official code leaves cosines above this out of S: a centroid itself, and its near twins."""
 
 
 @dataclass(frozen=True)
@@ -35,9 +33,11 @@ class Options:
         halves without cosines above 0.9, D with the diagonal.
     features: pooled states of several layers, visual and language halves.
     language: the language halves alone; only the official preset reads them.
+    labels: a column of cluster numbers to use instead of clustering, where it is given.
     clusters: K of spherical k-means; default one for every 66 rows (10,000 for LLaVA-665K). Never more than rows.
     iterations, seed: of k-means.
     temperature, sigma: tau of the softmax; width of the Gaussian kernel.
+    twins: language cosines above this, a centroid's own among them, do not count in the official S.
     rounding: `carry` rounds what is left of the budget in turn; `ceil` rounds every quota up, as the paper's loop does.
         Either is then completed to exactly the budget.
     """
@@ -45,11 +45,13 @@ class Options:
     preset: Literal["paper", "official"] = "paper"
     features: str = "pooled"
     language: str = "pooled.language"
+    labels: str = "clusters"
     clusters: Annotated[int, Field(gt=0)] | None = None
     iterations: Annotated[int, Field(ge=0)] = 50
     seed: int = 1234
     temperature: Annotated[float, Field(gt=0)] = 0.1
     sigma: Annotated[float, Field(gt=0)] = 1.0
+    twins: Annotated[float, Field(gt=0, le=1)] = 0.9
     rounding: Literal["carry", "ceil"] = "carry"
 
 
@@ -70,9 +72,7 @@ def score(tables: Tables, options: Options) -> Columns:
 def explain(tables: Tables, options: Options) -> tuple[Columns, Notes]:
     """The scores, with the number of clusters and k-means updates."""
     matrix = tables.matrix(options.features)
-    clusters = spherical_kmeans(
-        matrix, initial_rows(tables.digests, options.clusters, options.seed), options.iterations
-    )
+    clusters = find_clusters(tables, options)
     groups = members(clusters.labels, digest_order(tables.digests), len(clusters.centroids))
     place, density = _look_inside(matrix, groups, options)
     transfer = _transferability(tables, clusters, options)
@@ -126,7 +126,7 @@ def transferability_paper(centroids: NDArray[np.floating]) -> NDArray[np.float64
     return total / max(len(unit), 1)
 
 
-def transferability_official(halves: NDArray[np.floating], twins: float = TWINS) -> NDArray[np.float64]:
+def transferability_official(halves: NDArray[np.floating], twins: float = 0.9) -> NDArray[np.float64]:
     """S of the published code: mean of the language-half cosines not above `twins`; 0 where none is left; (K,)."""
     unit = unit_rows(halves.astype(np.float64))
     result = np.zeros(len(unit))
@@ -162,4 +162,4 @@ def _transferability(tables: Tables, clusters: Clusters, options: Options) -> ND
     if options.preset == "paper":
         return transferability_paper(clusters.centroids)
     halves = tables.matrix(options.language)
-    return transferability_official(label_sums(halves, clusters.labels, len(clusters.centroids)))
+    return transferability_official(label_sums(halves, clusters.labels, len(clusters.centroids)), options.twins)

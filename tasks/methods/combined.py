@@ -39,6 +39,12 @@ class Options:
         if any(not 0 < share <= 1 for share in self.shares):
             raise ParamsError("methods.combined.shares: every share lies above 0 and at most at 1")
 
+    @property
+    def features(self) -> str | None:
+        """The matrix that its first member with one reads: what features brought by the user are taken for."""
+        found = (getattr(own, "features", None) for _, own in _members(self))
+        return next((name for name in found if name is not None), None)
+
 
 def signals(options: Options) -> tuple[str, ...]:
     """The signals of all members."""

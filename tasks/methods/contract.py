@@ -61,14 +61,18 @@ class Tables:
         return len(self.digests)
 
     def matrix(self, name: str) -> Matrix:
-        """The named matrix, refusing NaN and infinity by name as it is read.
+        """The named matrix of n rows, refusing NaN and infinity by name as it is read.
 
-        Raises FeatureError saying which signal is missing, or which row and column are not finite.
+        Raises FeatureError saying which signal is missing, of another length, or not finite at which row and column.
         """
-        if name not in self.matrices:
-            raise FeatureError(f"no features `{name}`: add `{signal_of(name)}` to extract.signals, or pass --file")
-        matrix = self.matrices[name]
-        return FiniteMatrix(matrix, name, self.digests if matrix.shape[0] == len(self) else None)
+        matrix = self._named(name)
+        if matrix.shape[0] != len(self):
+            raise FeatureError(f"features `{name}`: {matrix.shape[0]} rows, the pool has {len(self)}")
+        return FiniteMatrix(matrix, name, self.digests)
+
+    def reference(self, name: str) -> Matrix:
+        """The named reference set, rows of its own. Raises FeatureError as `matrix` does."""
+        return FiniteMatrix(self._named(name), name)
 
     def measure(self, name: str) -> Moments:
         """Moments of the named matrix, from what was kept of earlier runs where there is such a thing."""
@@ -80,6 +84,11 @@ class Tables:
         if name not in self.columns:
             raise FeatureError(f"no column `{name}`: add `{signal_of(name)}` to extract.signals, or pass --file")
         return self.columns[name]
+
+    def _named(self, name: str) -> Matrix:
+        if name not in self.matrices:
+            raise FeatureError(f"no features `{name}`: add `{signal_of(name)}` to extract.signals, or pass --file")
+        return self.matrices[name]
 
 
 @dataclass(frozen=True)

@@ -90,7 +90,7 @@ def _tasks(tables: Tables, gradients: Matrix, options: Options) -> tuple[Floats,
     prefix = f"{options.features}."
     names = sorted(name for name in tables.matrices if name.startswith(prefix) and name != f"{prefix}anchor")
     if names:
-        given = [tables.matrix(name) for name in names]
+        given = [tables.reference(name) for name in names]
         return np.array([unit(one.take(np.arange(one.shape[0]))).mean(axis=0) for one in given]), np.empty(0, np.int64)
     held = draw(tables, min(options.anchors, max(1, len(tables) // 10)), options.seed)
     sources = tables.sources[held]

@@ -122,7 +122,7 @@ def _anchors(tables: Tables, gradients: Matrix, options: Options) -> tuple[Float
     """Anchor gradients (m, d), and the rows of the pool that were held out for them."""
     name = f"{options.features}.anchor"
     if name in tables.matrices:
-        given = tables.matrix(name)
+        given = tables.reference(name)
         return given.take(np.arange(given.shape[0])).astype(np.float64), np.empty(0, dtype=np.int64)
     rows = draw(tables, min(options.anchors, max(1, len(tables) // 10)), options.seed)
     return gradients.take(rows).astype(np.float64), rows

@@ -13,9 +13,9 @@ from typing import Annotated, Literal
 import numpy as np
 from pydantic import Field
 
-from tasks.linalg.kmeans import initial_rows, spherical_kmeans
 from tasks.linalg.neighbours import cosines
 from tasks.linalg.rounding import settle
+from tasks.methods.clusters import find_clusters
 from tasks.methods.contract import Columns, Tables, signal_of
 
 _ROWS = 4096
@@ -23,10 +23,16 @@ _ROWS = 4096
 
 @dataclass(frozen=True)
 class Options:
-    """keep: near or far. clusters: K; default one for every 66 rows. iterations, seed: of spherical k-means."""
+    """`methods.self_sup`.
+
+    keep: near or far.
+    labels: a column of cluster numbers to use instead of clustering, where it is given.
+    clusters, iterations, seed: of spherical k-means; K defaults to one for every 66 rows.
+    """
 
     features: str = "pooled"
     keep: Literal["near", "far"] = "near"
+    labels: str = "clusters"
     clusters: Annotated[int, Field(gt=0)] | None = None
     iterations: Annotated[int, Field(ge=0)] = 50
     seed: int = 1234
@@ -42,9 +48,7 @@ def score(tables: Tables, options: Options) -> Columns:
     matrix = tables.matrix(options.features)
     if not len(tables):
         return {"score": np.empty(0), "cluster": np.empty(0, dtype=np.int64), "prototypicality": np.empty(0)}
-    clusters = spherical_kmeans(
-        matrix, initial_rows(tables.digests, options.clusters, options.seed), options.iterations
-    )
+    clusters = find_clusters(tables, options)
     cosine = np.empty(len(tables))
     for start in range(0, len(tables), _ROWS):
         rows = np.arange(start, min(start + _ROWS, len(tables)))

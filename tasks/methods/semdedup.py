@@ -16,10 +16,10 @@ from pydantic import Field
 
 from tasks.errors import BudgetError, ParamsError
 from tasks.linalg.grouping import gathered, members
-from tasks.linalg.kmeans import initial_rows, spherical_kmeans
 from tasks.linalg.rescaled import unit_rows
 from tasks.linalg.rounding import settle
 from tasks.linalg.sampling import draws
+from tasks.methods.clusters import find_clusters
 from tasks.methods.contract import Columns, Notes, Tables, best_first, digest_order, signal_of
 
 CHUNK_ROWS = 2048
@@ -30,6 +30,7 @@ class Options:
     """`methods.semdedup`.
 
     features: embeddings compared by cosine.
+    labels: a column of cluster numbers to use instead of clustering, where it is given.
     clusters: K of spherical k-means; default one for every 66 rows (10,000 for LLaVA-665K). Never more than rows.
     iterations, seed: of k-means.
     eps: drop rows with M > 1 - eps, then draw the budget from the survivors. Null: the `budget` rows of smallest M.
@@ -37,6 +38,7 @@ class Options:
     """
 
     features: str = "pooled"
+    labels: str = "clusters"
     clusters: Annotated[int, Field(gt=0)] | None = None
     iterations: Annotated[int, Field(ge=0)] = 50
     seed: int = 1234
@@ -61,9 +63,7 @@ def score(tables: Tables, options: Options) -> Columns:
 def explain(tables: Tables, options: Options) -> tuple[Columns, Notes]:
     """The scores, with the number of clusters and k-means updates."""
     matrix = tables.matrix(options.features)
-    clusters = spherical_kmeans(
-        matrix, initial_rows(tables.digests, options.clusters, options.seed), options.iterations
-    )
+    clusters = find_clusters(tables, options)
     by_digest = digest_order(tables.digests)
     groups = members(clusters.labels, by_digest, len(clusters.centroids))
     similarity = np.zeros(len(tables))

@@ -7,12 +7,13 @@ import pyarrow.parquet as pq
 import pytest
 
 from tasks import params
+from tasks.arrays import score_array
 from tasks.errors import FeatureError, ParamsError
 from tasks.layout import Layout
 from tasks.methods import METHODS
 from tasks.pool import read_pool
 from tasks.sample import ImageRef, Sample, Turn, digest_sample
-from tasks.scoring import score, score_array
+from tasks.scoring import score
 from tasks.store import collect
 from tasks.tables import features_schema, write_samples
 
@@ -165,81 +166,10 @@ def test_features_of_other_samples_are_refused(layout: Layout) -> None:
         read_pool(layout)
 
 
-@pytest.mark.parametrize("kind", ["npy", "parquet", "folder"])
-@pytest.mark.parametrize("dtype", [np.float16, np.float32])
-def test_score_array(tmp_path: Path, kind: str, dtype: type) -> None:
-    features: np.ndarray = np.random.default_rng(1).normal(size=(30, 5)).astype(dtype)
-    path = tmp_path / ("features" if kind == "folder" else f"features.{kind}")
-    if kind == "npy":
-        np.save(path, features)
-    elif kind == "parquet":
-        pq.write_table(pa.table({"feature": pa.FixedSizeListArray.from_arrays(features.reshape(-1), 5)}), path)
-    else:
-        path.mkdir()
-        np.save(path / "a.npy", features[:11])
-        np.save(path / "b.npy", features[11:])
-    out = tmp_path / "scores.parquet"
-    score_array(path, "scalselect", {"methods.scalselect.rank": 2}, out)
-    table = pq.read_table(out)
-    centred = features.astype(np.float64) - features.astype(np.float64).mean(axis=0)
-    left = np.linalg.svd(centred, full_matrices=False)[0][:, :2]
-    np.testing.assert_allclose(table["score"].to_numpy(), (left**2).sum(axis=1), atol=1e-10)
-    assert table["row"].to_pylist() == list(range(30))
-    assert table["digest"].null_count == table["id"].null_count == 30
-
-
-def test_score_array_keeps_float64(tmp_path: Path, golden: Path) -> None:
-    with np.load(golden / "methods/leverage.npz") as arrays:
-        features, expected = arrays["large_mean_X"], arrays["large_mean_leverage"]
-    np.save(tmp_path / "x.npy", features)
-    score_array(tmp_path / "x.npy", "scalselect", {}, tmp_path / "s.parquet")
-    found = pq.read_table(tmp_path / "s.parquet")["score"].to_numpy()
-    np.testing.assert_allclose(found, expected, atol=1e-9, rtol=0)
-
-
 def test_score_array_keeps_the_names_extract_gave(layout: Layout, tmp_path: Path) -> None:
     score(settings(), layout)
     score_array(layout.features / "attended", "scalselect", {}, tmp_path / "s.parquet")
     assert pq.read_table(tmp_path / "s.parquet") == pq.read_table(layout.scores)
-
-
-def test_score_array_with_further_files(tmp_path: Path) -> None:
-    rng = np.random.default_rng(2)
-    np.save(tmp_path / "x.npy", rng.normal(size=(20, 6)).astype(np.float32))
-    np.save(tmp_path / "language.npy", rng.normal(size=(20, 3)).astype(np.float32))
-    out = tmp_path / "s.parquet"
-    options = {"preset": "official", "coincide.clusters": 4}
-    score_array(tmp_path / "x.npy", "coincide", options, out, {"pooled.language": tmp_path / "language.npy"})
-    assert len(set(pq.read_table(out)["cluster"].to_pylist())) <= 4
-    with pytest.raises(FeatureError, match=r"no features `pooled.language`"):
-        score_array(tmp_path / "x.npy", "coincide", options, out)
-    np.save(tmp_path / "short.npy", np.zeros(19))
-    with pytest.raises(FeatureError, match=r"short.npy: 19 numbers for 20 rows"):
-        score_array(tmp_path / "x.npy", "prism", {}, out, {"answers.nll": tmp_path / "short.npy"})
-    (tmp_path / "torn.parquet").write_bytes(b"PAR1")
-    with pytest.raises(FeatureError, match=r"torn.parquet: not a whole Parquet file"):
-        score_array(tmp_path / "x.npy", "prism", {}, out, {"answers.nll": tmp_path / "torn.parquet"})
-    with pytest.raises(ParamsError, match=r"--set select.budget"):
-        score_array(tmp_path / "x.npy", "prism", {"select.budget": 3}, out)
-
-
-@pytest.mark.skipif("el2n" not in METHODS, reason="no method reads one column")
-def test_columns_come_from_files(tmp_path: Path) -> None:
-    values = np.random.default_rng(3).random(20)
-    np.save(tmp_path / "x.npy", np.zeros((20, 2), dtype=np.float32))
-    pq.write_table(pa.table({"row": range(20), "el2n": values}), tmp_path / "e.parquet")
-    score_array(
-        tmp_path / "x.npy", "el2n", {"window": "top"}, tmp_path / "s.parquet", {"answers.el2n": tmp_path / "e.parquet"}
-    )
-    np.testing.assert_array_equal(pq.read_table(tmp_path / "s.parquet")["score"].to_numpy(), values)
-
-
-def test_nan_is_named(layout: Layout, tmp_path: Path) -> None:
-    features = np.zeros((9, 3))
-    features[6, 1] = np.nan
-    np.save(tmp_path / "x.npy", features)
-    with pytest.raises(FeatureError, match=r"row 6"):
-        score_array(tmp_path / "x.npy", "scalselect", {}, tmp_path / "s.parquet")
 
 
 def test_kept_moments_are_used_and_change_no_byte(layout: Layout, caplog: pytest.LogCaptureFixture) -> None:
