@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
 
 from tasks.errors import ParamsError
 
@@ -135,6 +135,18 @@ class GradientsSettings(Section):
     anchors: dict[AnchorsName, AnchorsSettings] = Field(
         default_factory=dict, description="`anchor` for ost; every other name is a task of icons"
     )
+    step: float | None = Field(
+        default=None, gt=0, description="also take a step of this size on each row: column `drop`, for ost's exact form"
+    )
+    step_along: Literal["unit", "sgd", "adam"] = Field(
+        default="unit", description="the gradient at length 1, the gradient, or the first step of a fresh Adam"
+    )
+
+    @model_validator(mode="after")
+    def _step_needs_anchors(self) -> GradientsSettings:
+        if self.step is not None and "anchor" not in self.anchors:
+            raise ValueError("a step is judged by the rows of extract.gradients.anchors.anchor: name them")
+        return self
 
 
 class JudgeSettings(Section):

@@ -162,6 +162,10 @@ def test_ost_exact_step(arrays, normalise):
     for eta, drop in zip(g["lr_etas"], wanted, strict=True):
         found = exact_drop(loss, g["lr_theta"], g["lr_sample_grads"], float(eta), normalise)
         np.testing.assert_allclose(found, drop, atol=1e-10)
+        tables = tables_of(len(drop), columns={"gradients.drop": found})
+        columns, picks = picks_of("ost", tables, len(drop), step="exact")
+        np.testing.assert_array_equal(columns["toxic"], drop < 0)
+        np.testing.assert_array_equal(picks, np.argsort(-drop))
     first, _ = first_order(
         ArrayMatrix(g["lr_sample_grads"]), g["lr_anchor_grad"][None], "sample" if normalise else "none"
     )

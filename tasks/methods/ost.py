@@ -2,7 +2,8 @@
 
 First-order form: drop_i = eta <v, g_i> + O(eta^2), with g_i the row's gradient and v the mean gradient of the anchors;
 the score is <v, g_i>, which ranks as the drop does for small steps (Spearman 0.8 at step 0.5 and 0.9996 at 0.001 on a
-logistic model). `exact_drop` takes the step itself. Rows of negative score raise the anchors' loss: "toxic".
+logistic model). Exact form: the step itself, taken while gradients are extracted (`extract.gradients.step`), or by
+`exact_drop` for a loss of your own. Rows of negative score raise the anchors' loss: "toxic".
 Source: arXiv 2605.07488. Its step size, optimiser and parameters are not published, so they are options.
 """
 
@@ -16,10 +17,12 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
+from tasks.errors import FeatureError
 from tasks.linalg.matrix import Matrix, buffer_rows, rebatched
 from tasks.linalg.rounding import settle
 from tasks.methods.anchors import draw, hold_out
 from tasks.methods.contract import Columns, Notes, Tables, signal_of
+from tasks.methods.windows import finite_column
 
 Floats = NDArray[np.float64]
 
@@ -28,12 +31,14 @@ Floats = NDArray[np.float64]
 class Options:
     """How gradients become a score.
 
+    step: first_order; exact: the column `<features>.drop`, what a step on the row took off the anchors' loss.
     features: the gradients; their anchors are `<features>.anchor` where given, else `anchors` rows (at most a tenth)
         drawn from the pool, stratified by source, by `seed`, and held out: they rank last.
     normalise: none; sample (by the row's gradient norm: no preference for short answers of high loss); cosine.
     optimiser: sgd, or adam: gradients divided by the root mean square of each coordinate over the pool.
     """
 
+    step: Literal["first_order", "exact"] = "first_order"
     features: str = "gradients"
     anchors: Annotated[int, Field(gt=0)] = 100
     seed: int = 0
@@ -47,13 +52,37 @@ def signals(options: Options) -> tuple[str, ...]:
 
 
 def score(tables: Tables, options: Options) -> Columns:
-    """`score`; `utility`, the same before held-out anchors are put last; `error`, its standard error over the anchors;
-    `toxic`, 1.0 where the utility is negative; `anchor`, 1.0 for held-out rows."""
+    """`score`; `utility`, the same before held-out anchors are put last; `error`, its standard error over the anchors
+    (first order); `toxic`, 1.0 where the utility is negative; `anchor`, 1.0 for held-out rows."""
     return explain(tables, options)[0]
 
 
 def explain(tables: Tables, options: Options) -> tuple[Columns, Notes]:
-    """What `score` gives, and how many rows are toxic and how many anchors were used."""
+    """What `score` gives, and how many rows are toxic and how many anchors were used.
+
+    For the exact step, where gradients of the anchors are at hand, also how far first order ranks rows alike.
+    """
+    return _exact(tables, options) if options.step == "exact" else _first_order(tables, options)
+
+
+def _exact(tables: Tables, options: Options) -> tuple[Columns, Notes]:
+    name = f"{options.features}.drop"
+    if name not in tables.columns:
+        raise FeatureError(f"no column `{name}`: set extract.gradients.step to the size of the step, or pass a file")
+    drop = finite_column(tables, name)
+    toxic = drop < 0
+    columns = {"score": drop, "utility": drop, "toxic": toxic.astype(np.float64), "anchor": np.zeros(len(drop))}
+    facts: dict[str, float | int | str] = {"toxic_rows": int(toxic.sum())}
+    if f"{options.features}.anchor" in tables.matrices and len(drop) and np.ptp(drop):
+        from scipy.stats import spearmanr  # half a second that only this needs
+
+        cheap = _first_order(tables, options)[0]["utility"]
+        if np.ptp(cheap):
+            facts["rank_agreement_with_first_order"] = float(spearmanr(drop, cheap).statistic)
+    return columns, Notes(facts)
+
+
+def _first_order(tables: Tables, options: Options) -> tuple[Columns, Notes]:
     gradients = tables.matrix(options.features)
     anchors, held = _anchors(tables, gradients, options)
     scale = preconditioner(gradients) if options.optimiser == "adam" else None

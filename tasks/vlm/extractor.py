@@ -12,7 +12,9 @@ import numpy as np
 import PIL.Image
 import torch
 
-from tasks.errors import ModelError
+from tasks.anchor_rows import read_step_anchors
+from tasks.errors import DatasetError, ModelError
+from tasks.images import decode, read_bytes
 from tasks.params import ExtractSettings, ModelSettings, Settings
 from tasks.problem import Problem
 from tasks.sample import IMAGE_PLACEHOLDER, ImageRef, Sample, Turn, digest_json
@@ -64,6 +66,9 @@ class Extractor:
         self._gradients = Gradients(self._model, self._extract.gradients) if self._taps.gradients else None
         preparer = self.preparer()
         self._pad_id = preparer.processor.pad_id
+        chosen = self._extract.gradients
+        if self._gradients is not None and chosen.step is not None:
+            self._gradients.take_steps(self._anchors(preparer), chosen.step, chosen.step_along)
         self._try_out(preparer, planned.family)
 
     def preparer(self) -> Preparer:
@@ -96,6 +101,17 @@ class Extractor:
 
     def _there(self, batch: Batch) -> Batch:
         return batch.to(self._device, self._dtype)
+
+    def _anchors(self, preparer: Preparer) -> list[Batch]:
+        """The anchors of simulated steps, one a batch. Raises DatasetError when none can be prepared."""
+        ready = [
+            preparer(sample, [decode(read_bytes(image)) for image in sample.images])
+            for sample in read_step_anchors(self._extract)
+        ]
+        good = [one for one in ready if not isinstance(one, Problem)]
+        if not good:
+            raise DatasetError("extract.gradients.anchors.anchor: not one of its rows could be prepared")
+        return [self._collate([one]) for one in good]
 
     def _try_out(self, preparer: Preparer, family: str) -> None:
         """Put a blank image and a question through: a family that does not fit is refused before work starts."""

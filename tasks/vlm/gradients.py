@@ -8,8 +8,8 @@ differentiated.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
-from contextlib import ExitStack
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,6 +22,7 @@ from tasks.params import GradientsSettings
 from tasks.vlm.batch import Batch
 from tasks.vlm.projection import Projection, philox
 from tasks.vlm.pruning import decoder
+from tasks.vlm.trial import Trial
 
 # Gradient entries of several samples that wait for the projection: it draws its matrix once for all of them.
 WAITING_ELEMENTS = 1 << 28
@@ -32,11 +33,15 @@ PROJECTOR = re.compile(r"(projector|connector|merger|merger_list|aligner|abstrac
 
 @dataclass(frozen=True)
 class Measured:
-    """Of n samples: feature (n, d) float32, nll (n,) the loss, norm (n,) the length of the gradient as it was."""
+    """Of n samples: feature (n, d) float32, nll (n,) the loss, norm (n,) the length of the gradient as it was.
+
+    drop: (n,) what a training step on the sample takes off the anchors' loss, where steps are taken; else empty.
+    """
 
     feature: np.ndarray[Any, np.dtype[np.float32]]
     nll: np.ndarray[Any, np.dtype[np.float64]]
     norm: np.ndarray[Any, np.dtype[np.float64]]
+    drop: np.ndarray[Any, np.dtype[np.float64]]
 
 
 @dataclass(frozen=True)
@@ -68,33 +73,47 @@ class Gradients:
             parameter.requires_grad_(True)
         size = sum(parameter.numel() for parameter in self.parameters)
         self._projection = Projection(size, settings.dimension, settings.projection, settings.seed)
+        self._trial: Trial | None = None
+
+    def take_steps(self, anchors: Sequence[Batch], size: float, rule: str) -> None:
+        """From now on also measure what a step on each sample does to the loss of `anchors`, batches of one row."""
+        self._trial = Trial(self._model, self.parameters, anchors, response_loss, self._adapted, size, rule)
 
     def measure(self, samples: Iterable[Batch]) -> Measured:
         """The gradients of batches of one sample each, on the model's device."""
-        features, waiting, losses, norms = [], [], [], []
+        features, waiting, losses, norms, drops = [], [], [], [], []
         most = max(1, WAITING_ELEMENTS // self._projection.size)
         for sample in samples:
             loss, gradient = self.differentiate(sample)
             losses.append(loss)
             norms.append(float(torch.linalg.vector_norm(gradient, dtype=torch.float64)))
+            if self._trial is not None:
+                drops.append(self._trial.drop(gradient))
             waiting.append(gradient)
             if len(waiting) == most:
                 features.append(self._projection(torch.stack(waiting)))
                 waiting = []
         if waiting:
             features.append(self._projection(torch.stack(waiting)))
-        return Measured(torch.cat(features).float().cpu().numpy(), np.array(losses), np.array(norms))
+        feature = torch.cat(features).float().cpu().numpy()
+        return Measured(feature, np.array(losses), np.array(norms), np.array(drops))
 
     def differentiate(self, sample: Batch) -> tuple[float, Tensor]:
         """The loss of one sample, and its gradient as one float32 vector: parameter by parameter, row by row."""
-        with ExitStack() as stack, torch.enable_grad():
-            for adapter in self._adapters:
-                stack.callback(adapter.layer.register_forward_hook(adapter.add).remove)
+        with self._adapted(), torch.enable_grad():
             loss = response_loss(self._model, sample)
             found = torch.autograd.grad(loss, self.parameters, allow_unused=True)
         parts = zip(self.parameters, found, strict=True)
         flat = [torch.zeros_like(one) if grad is None else grad for one, grad in parts]
         return float(loss.detach()), torch.cat([one.reshape(-1).float() for one in flat])
+
+    @contextmanager
+    def _adapted(self) -> Iterator[None]:
+        """The model with its adapters in place."""
+        with ExitStack() as stack:
+            for adapter in self._adapters:
+                stack.callback(adapter.layer.register_forward_hook(adapter.add).remove)
+            yield
 
 
 def response_loss(model: Any, sample: Batch) -> Tensor:

@@ -9,7 +9,7 @@ import pytest
 from fake_models import Models, make_samples, settings, workspace
 from PIL import Image
 
-from tasks.anchors import draw, read
+from tasks.anchor_rows import draw, read
 from tasks.errors import DatasetError
 from tasks.extraction import extract_with
 from tasks.features import FeatureTable
@@ -45,7 +45,7 @@ def test_anchors_lie_beside_the_pool_and_methods_see_them(tmp_path):
     }
     extract_with(GRADIENTS, chosen(named), layout)
     tables = read_pool(layout, ("gradients",)).tables
-    assert {name: tables.matrix(name).shape[0] for name in ("gradients", "gradients.anchor", "gradients.maths")} == {
+    assert {name: tables.matrices[name].shape[0] for name in ("gradients", "gradients.anchor", "gradients.maths")} == {
         "gradients": 20, "gradients.anchor": 3, "gradients.maths": 2,
     }  # fmt: skip
     assert pq.read_table(layout.features / "gradients/maths")["id"].to_pylist() == ["a0", "a1"]

@@ -40,7 +40,7 @@ VARIANTS: dict[str, list[dict[str, object]]] = {
     "perplexity": [{"window": "top"}, {"window": "middle", "mean": "turn"}],
     "margin": [{"window": "bottom"}, {"mean": "turn"}],
     "deita": [{}, {"threshold": 0.2}],
-    "ost": [{}, {"normalise": "none"}, {"normalise": "cosine", "optimiser": "adam"}],
+    "ost": [{}, {"normalise": "none"}, {"normalise": "cosine", "optimiser": "adam"}, {"step": "exact"}],
     "icons": [{}, {"share": 0.5}],
     "presel": [{}, {"clusters": 0.3, "neighbours": 2, "reference": 0.2, "temperature": 0.5}],
     "combined": [
@@ -65,6 +65,7 @@ COLUMNS = (
     "judge.score",
     "deita.complexity",
     "deita.quality",
+    "gradients.drop",
 )
 UNREAD_IS_NOT_AN_ERROR = {"llm_judge"}
 """Methods that define what a NaN means: a rating that could not be read."""

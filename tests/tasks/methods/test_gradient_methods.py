@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from tasks.errors import FeatureError
 from tasks.linalg.matrix import ArrayMatrix
 from tasks.methods import METHODS, icons, ost, presel
 from tasks.methods.anchors import draw
@@ -48,6 +49,21 @@ def test_given_anchors_are_used_and_nothing_is_held_out():
     products = gradients @ anchors.astype(float).T
     np.testing.assert_allclose(columns["error"], products.std(axis=1, ddof=1) / 2, atol=1e-9)
     assert not columns["anchor"].any()
+
+
+def test_the_exact_step_ranks_by_the_measured_drop_and_tells_how_far_first_order_agrees():
+    anchors = np.random.default_rng(1).normal(size=(4, 6)).astype(np.float32)
+    tables = tables_of(extra={"gradients.anchor": anchors})
+    with pytest.raises(FeatureError, match=r"gradients\.drop.*extract\.gradients\.step"):
+        ost.score(tables, ost.Options(step="exact"))
+    cheap = ost.score(tables, ost.Options())["utility"]
+    tables.columns["gradients.drop"] = 3 * cheap + 1e-3
+    columns, notes = ost.explain(tables, ost.Options(step="exact"))
+    np.testing.assert_array_equal(columns["score"], 3 * cheap + 1e-3)
+    assert columns["toxic"].sum() == notes.facts["toxic_rows"] == (3 * cheap + 1e-3 < 0).sum() > 0
+    assert notes.facts["rank_agreement_with_first_order"] == pytest.approx(1.0)
+    tables.columns["gradients.drop"] = -cheap
+    assert ost.explain(tables, ost.Options(step="exact"))[1].facts["rank_agreement_with_first_order"] < -0.99
 
 
 def test_adam_divides_by_the_root_mean_square():

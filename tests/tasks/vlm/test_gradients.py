@@ -1,8 +1,11 @@
 """Gradients equal plain autograd on the whole model, sample by sample; the projection equals its matrix."""
 
+import json
+
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from tasks.errors import ModelError
 from tasks.methods.ost import exact_drop
@@ -163,3 +166,65 @@ def test_the_step_itself_lowers_the_anchors_loss_as_the_inner_product_says(tmp_p
     assert 5 * wrong[2] < wrong[1] < wrong[0]
     # Below, RMSNorm, float32 in any model, drowns the difference of two losses.
     assert wrong[2] < 0.02
+
+
+def write_anchors(folder):
+    """Two trusted rows of a dataset, each with a picture of its own."""
+    rows = []
+    for number, (question, answer) in enumerate([("what colour is it?", "red"), ("how many?", "three of them")]):
+        Image.new("RGB", (40, 30), (number * 200, 10, 99)).save(folder / f"{number}.png")
+        said = [{"from": "human", "value": f"<image>\n{question}"}, {"from": "gpt", "value": answer}]
+        rows.append({"id": str(number), "image": f"{number}.png", "conversations": said})
+    (folder / "anchors.json").write_text(json.dumps(rows))
+    return {"anchor": {"path": str(folder / "anchors.json"), "image_root": str(folder)}}
+
+
+@pytest.mark.parametrize("parameters", ["last_layer", "lora"])
+@pytest.mark.parametrize("along", ["unit", "sgd", "adam"])
+def test_steps_are_taken_and_taken_back(tmp_path, parameters, along):
+    zoo.llava(tmp_path)
+    anchors = write_anchors(tmp_path)
+    size = {"unit": 0.5, "sgd": 0.5, "adam": 0.01}[along]
+    fields = {"parameters": parameters, "anchors": anchors, "dimension": 16}
+    chosen = settings(tmp_path, signals=["gradients"], gradients={**fields, "step": size, "step_along": along})
+    extractor, prepared, found = extracted(chosen, SAMPLES[:3], ("gradients",))
+    gradients = extractor._gradients
+    kept = [one.detach().clone() for one in gradients.parameters]
+    trusted = extractor._anchors(extractor.preparer())
+    assert len(trusted) == 2
+
+    def anchor_loss(theta):
+        with torch.no_grad(), gradients._adapted():
+            torch.nn.utils.vector_to_parameters(torch.from_numpy(theta).float(), gradients.parameters)
+            return float(np.mean([float(response_loss(extractor._model, one)) for one in trusted]))
+
+    theta = torch.nn.utils.parameters_to_vector(gradients.parameters).detach().double().numpy()
+    rows = np.stack([gradients.differentiate(extractor._collate([one]))[1].double().numpy() for one in prepared])
+    if along == "adam":
+        rows = rows / (np.abs(rows) + 1e-8)
+    drop = exact_drop(anchor_loss, theta, rows, size, normalise=along == "unit")
+    assert np.abs(drop).min() > 1e-5
+    np.testing.assert_allclose(found["gradients"]["drop"], drop, rtol=0.02, atol=2e-6)
+    torch.nn.utils.vector_to_parameters(torch.from_numpy(theta).float(), gradients.parameters)
+    for one, before in zip(gradients.parameters, kept, strict=True):
+        assert torch.equal(one, before)
+    again = extractor.compute(prepared)["gradients"]["drop"]
+    np.testing.assert_array_equal(again, found["gradients"]["drop"])
+
+
+def test_steps_and_their_anchors_are_in_the_fingerprint(tmp_path):
+    zoo.llava(tmp_path)
+    anchors = write_anchors(tmp_path)
+
+    def fingerprint(**changes):
+        chosen = settings(tmp_path, gradients={"anchors": anchors, **changes})
+        described = describe(chosen, ("gradients",))
+        assert ("drop" in dict(described.statistics["gradients"])) == ("step" in changes)
+        return described.fingerprints["gradients"]
+
+    seen = {fingerprint(), fingerprint(step=0.1), fingerprint(step=0.2), fingerprint(step=0.1, step_along="adam")}
+    Image.new("RGB", (40, 30), (1, 2, 3)).save(tmp_path / "0.png")
+    seen.add(fingerprint(step=0.1))
+    assert len(seen) == 5
+    with pytest.raises(ValueError, match=r"extract\.gradients\.anchors\.anchor"):
+        GradientsSettings(step=0.1)
