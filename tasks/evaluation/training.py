@@ -34,14 +34,12 @@ from tasks.vlm.batch import Prepared, collate
 from tasks.vlm.checkpoint import open_checkpoint, small_files
 from tasks.vlm.digests import Digests
 from tasks.vlm.preparation import Preparer
+from tasks.vlm.pruning import decoder
 
 log = logging.getLogger(__name__)
 
 # Raise when the same settings would train otherwise than before: finished trainings are then done again.
 RULES = 1
-
-# The decoder's projections: "all-linear" would also wrap the vision tower, and the field trains the decoder's adapters.
-_ADAPTED = r".*language_model.*\.(q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj|down_proj)"
 
 
 def training_key(model: str, digests: Sequence[str], tune: TuneSettings, seed: int, steps: int) -> str:
@@ -153,8 +151,20 @@ def _model(folder: Path, settings: ModelSettings, tune: TuneSettings) -> Any:
         return model
     from peft import LoraConfig, get_peft_model
 
-    adapters = LoraConfig(r=tune.lora_rank, lora_alpha=2 * tune.lora_rank, lora_dropout=0.05, target_modules=_ADAPTED)
+    adapters = LoraConfig(
+        r=tune.lora_rank, lora_alpha=2 * tune.lora_rank, lora_dropout=0.05, target_modules=adapted(model)
+    )
     return get_peft_model(model, adapters)
+
+
+def adapted(model: Any) -> list[str]:
+    """Linear layers that get adapters: the decoder's, whatever its family calls them.
+
+    peft's "all-linear" would also wrap the vision tower, and the field trains the decoder's adapters.
+    """
+    inside = {id(module) for layer in decoder(model).layers for module in layer.modules()}
+    found = ((name, module) for name, module in model.named_modules() if id(module) in inside)
+    return [name for name, module in found if isinstance(module, torch.nn.Linear)]
 
 
 def _trainer(
