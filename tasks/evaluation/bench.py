@@ -99,7 +99,8 @@ class Bench:
 def read_outcome(record: dict[str, Any], run: Run, subset: Subset, tasks: Sequence[Task]) -> Outcome:
     """A finished run as the table wants it."""
     answers = {task.name: record["tasks"][task.name] for task in tasks}
-    seconds = {} if record["training"] is None else {"tune": float(record["training"]["seconds"])}
+    tuned = (record["training"] or {}).get("seconds")
+    seconds = {} if tuned is None else {"tune": float(tuned)}
     if subset.seconds is not None:
         seconds["select"] = subset.seconds
     return Outcome(

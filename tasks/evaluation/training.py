@@ -24,7 +24,8 @@ from transformers import (
     TrainingArguments,
     set_seed,
 )
-from transformers.trainer_utils import get_last_checkpoint
+from transformers.trainer import TRAINER_STATE_NAME
+from transformers.trainer_callback import TrainerState
 
 from tasks.atomic import write_json
 from tasks.evaluation.material import Material, Memory, labels
@@ -85,7 +86,7 @@ def fine_tune(
     out.mkdir(parents=True, exist_ok=True)
     folder = whole_checkpoint(settings)
     preparer = Preparer(folder, settings, ExtractSettings(), ())
-    begun = get_last_checkpoint(str(out))
+    begun = last_checkpoint(out)
     set_seed(seed)  # adapters are drawn before the Trainer sets its own
     material = Material(samples, preparer, memory)
     trainer = _trainer(_model(_start(folder, begun, tune), settings, tune), material, preparer, tune, seed, steps, out)
@@ -97,8 +98,7 @@ def fine_tune(
         "seed": seed,
         "steps": steps,
         "loss": float(trained.training_loss),
-        # A training that was resumed is timed by the updates of its last part.
-        "seconds": seconds * steps / max(1, steps - _steps_done(begun)),
+        "seconds": _whole_time(seconds, steps, _steps_done(begun)),
     }
     if trainer.is_world_process_zero():
         _save(trainer, folder, settings, out / "model")
@@ -106,6 +106,22 @@ def fine_tune(
         for checkpoint in out.glob("checkpoint-*"):
             shutil.rmtree(checkpoint)
     return record
+
+
+def last_checkpoint(out: Path) -> str | None:
+    """The newest checkpoint that was written whole. Torn ones, left by a kill in mid-write, are removed.
+
+    The Trainer writes trainer_state.json last, and removes the checkpoint before only afterwards.
+    """
+    for folder in sorted(out.glob("checkpoint-*"), key=lambda one: _steps_done(str(one)), reverse=True):
+        try:
+            TrainerState.load_from_json(str(folder / TRAINER_STATE_NAME))
+        except (OSError, ValueError, TypeError):
+            log.warning("%s was not finished; going on without it", folder)
+            shutil.rmtree(folder, ignore_errors=True)  # other processes of this training do so too
+        else:
+            return str(folder)
+    return None
 
 
 def whole_checkpoint(settings: ModelSettings) -> Path:
@@ -135,6 +151,11 @@ def _start(base: Path, begun: str | None, tune: TuneSettings) -> Path:
         return base
     logging.getLogger("transformers.trainer").setLevel(logging.ERROR)
     return Path(begun)
+
+
+def _whole_time(seconds: float, steps: int, before: int) -> float | None:
+    """A training that was resumed is timed by the updates of its last part; None where that part had none."""
+    return seconds * steps / (steps - before) if steps > before else None
 
 
 def _steps_done(checkpoint: str | None) -> int:

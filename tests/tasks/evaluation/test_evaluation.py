@@ -111,6 +111,49 @@ def test_a_killed_evaluation_goes_on_from_its_last_checkpoint(small, counted, mo
         assert one.perplexity == pytest.approx(other.perplexity, rel=1e-4)
 
 
+def test_a_checkpoint_that_was_cut_off_in_mid_write_is_passed_over(small, counted, monkeypatch, caplog):
+    folder, layout = small
+    settings = make_settings(folder)
+    rows = read_rows(layout.samples, Chooser(settings, layout).choose(Run("random", 8, 0)).rows)
+    tune = settings.evaluate.tune
+    build = training._trainer
+
+    def killing(*arguments):
+        trainer = build(*arguments)
+        trainer.add_callback(stop_at(6))
+        return trainer
+
+    monkeypatch.setattr(training, "_trainer", killing)
+    with pytest.raises(Killed):
+        fine_tune(settings.model, rows, tune, 0, 12, folder / "run")
+    (whole,) = (folder / "run").glob("checkpoint-*")
+    torn = shutil.copytree(whole, folder / "run/checkpoint-8")
+    (torn / "trainer_state.json").write_text("")
+    assert training.last_checkpoint(folder / "run") == str(whole)
+    assert "checkpoint-8 was not finished" in caplog.text
+    assert not torn.exists()
+    monkeypatch.setattr(training, "_trainer", build)
+    record = fine_tune(settings.model, rows, tune, 0, 12, folder / "run")
+    assert counted == [12]
+    assert record["seconds"] > 0
+
+
+def test_a_training_with_nothing_left_to_do_has_no_time(small, monkeypatch):
+    folder, layout = small
+    settings = make_settings(folder)
+    rows = read_rows(layout.samples, Chooser(settings, layout).choose(Run("random", 8, 0)).rows)
+    save = training._save
+
+    def saving(*arguments):  # a kill after the last checkpoint, before the model is there, leaves this
+        shutil.copytree(folder / "run/checkpoint-8", folder / "left/checkpoint-8")
+        save(*arguments)
+
+    monkeypatch.setattr(training, "_save", saving)
+    assert fine_tune(settings.model, rows, settings.evaluate.tune, 0, 8, folder / "run")["seconds"] > 0
+    monkeypatch.setattr(training, "_save", save)
+    assert fine_tune(settings.model, rows, settings.evaluate.tune, 0, 8, folder / "left")["seconds"] is None
+
+
 def test_records_alone_are_enough_and_new_questions_need_no_new_training(small, counted):
     folder, layout = small
     settings, out = make_settings(folder, seeds=1), folder / "out"
