@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 
 from tasks.evaluation.chart import performance_chart
-from tasks.evaluation.table import FULL, RANDOM, UNTRAINED, Line
+from tasks.evaluation.table import FULL, RANDOM, UNTRAINED, Line, tell_score
 from tasks.evaluation.truth import Kept
 
 if TYPE_CHECKING:
@@ -30,6 +30,7 @@ def render(lines: Sequence[Line], breakdown: Sequence[Cell], kept: Sequence[Kept
     template = page.get_template("evaluation.html.j2")
     return template.render(
         lines=lines,
+        tell_score=tell_score,
         tasks=list(lines[0].tasks),
         charts=[(name, performance_chart(chosen)) for name, chosen in _by_matching(lines)],
         best=_best(lines),

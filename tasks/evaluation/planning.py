@@ -15,6 +15,10 @@ _WITH_VECTORS = {"attended", "pooled", "clip", "gradients"}
 """Signals in which rows can be near each other."""
 
 
+LORA_DROPOUT = 0.05
+"""Of adapters, here and in recipes."""
+
+
 @dataclass(frozen=True, slots=True)
 class Run:
     """One training: `method` (a name of METHODS, a variant, "full" or "untrained") at a budget, with a seed."""

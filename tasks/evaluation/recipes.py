@@ -9,6 +9,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from typing import Any
 import yaml
 
 from tasks.atomic import write_json, write_text
-from tasks.evaluation.planning import Run, plan_runs
+from tasks.evaluation.planning import LORA_DROPOUT, Run, plan_runs
 from tasks.evaluation.subsets import Chooser, read_rows
 from tasks.evaluation.table import UNTRAINED
 from tasks.formats import WRITERS, PathPolicy
@@ -43,6 +44,11 @@ TEMPLATES = {
 # model_type -> lmms-eval's name of the model; the others are served by vLLM.
 TESTERS = {"llava": "llava_hf", "llava_next": "llava_hf", "qwen2_vl": "qwen2_vl", "qwen2_5_vl": "qwen2_5_vl"}
 
+# Words of tune.freeze that mean the vision tower, the projector (Qwen's lies inside `visual`) and the decoder.
+_PARTS = tuple(
+    map(re.compile, ("vis", "projector|connector|merger|aligner|visual", "language_model|text_model|decoder"))
+)
+
 BENCHMARKS = ("gqa", "textvqa_val", "pope", "mme", "scienceqa_img")
 """lmms-eval's tasks that run.sh asks, as the field's papers do; edit the line at its top."""
 
@@ -65,21 +71,19 @@ def write_recipes(settings: Settings, layout: Layout, out: Path) -> list[Path]:
 def _write_llama_factory(settings: Settings, run: Run, samples: Sequence[Sample], out: Path, family: str) -> None:
     WRITERS["llamafactory"](((sample, None) for sample in samples), out, PathPolicy("relative"))
     tune = settings.evaluate.tune
-    lora = {"lora_rank": tune.lora_rank, "lora_alpha": 2 * tune.lora_rank} if tune.lora_rank else {}
     recipe = {
         "model_name_or_path": settings.model.path,
         "trust_remote_code": settings.model.trust_remote_code,
         "stage": "sft",
         "do_train": True,
         "finetuning_type": "lora" if tune.lora_rank else "full",
-        **lora,
+        **_trained(tune, ("freeze_vision_tower", "freeze_multi_modal_projector", "freeze_language_model")),
         "dataset_dir": ".",
         "media_dir": ".",
         "dataset": "subset",
         "template": TEMPLATES.get(family, family),
         "cutoff_len": settings.model.max_length,
         "output_dir": "../model",
-        "overwrite_output_dir": True,
         "report_to": "none",
         **_schedule(tune, run),
     }
@@ -90,12 +94,11 @@ def _write_ms_swift(settings: Settings, run: Run, samples: Sequence[Sample], out
     # Absolute: ms-swift looks for relative images where it is started.
     WRITERS["ms_swift"](((sample, None) for sample in samples), out, PathPolicy("absolute"))
     tune = settings.evaluate.tune
-    lora = {"lora_rank": tune.lora_rank, "lora_alpha": 2 * tune.lora_rank} if tune.lora_rank else {}
     recipe = {
         "model": settings.model.path,
         "use_hf": True,
         "tuner_type": "lora" if tune.lora_rank else "full",
-        **lora,
+        **_trained(tune, ("freeze_vit", "freeze_aligner", "freeze_llm")),
         "dataset": ["subset.jsonl"],
         "split_dataset_ratio": 0.0,
         "max_length": settings.model.max_length,
@@ -107,6 +110,19 @@ def _write_ms_swift(settings: Settings, run: Run, samples: Sequence[Sample], out
     write_text(
         out / "train.yaml", _yaml("swift sft --config train.yaml, in this folder (ms-swift 4; 3: train_type)", recipe)
     )
+
+
+def _trained(tune: TuneSettings, switches: tuple[str, str, str]) -> dict[str, Any]:
+    """Which weights learn: adapters in the decoder, or every part that `tune.freeze` does not name.
+
+    switches: what the trainer calls freezing vision tower, projector and decoder. Both freeze the first two unless told
+    otherwise, which our own training does not.
+    """
+    if tune.lora_rank:
+        return {"lora_rank": tune.lora_rank, "lora_alpha": 2 * tune.lora_rank, "lora_dropout": LORA_DROPOUT}
+    return {
+        switch: any(part.search(word) for word in tune.freeze) for switch, part in zip(switches, _PARTS, strict=True)
+    }
 
 
 def _schedule(tune: TuneSettings, run: Run) -> dict[str, Any]:
@@ -141,13 +157,13 @@ def _script(runs: Sequence[Run], tune: TuneSettings, family: str) -> str:
     names = " ".join(run.label for run in runs)
     return (
         "#!/usr/bin/env bash\n"
-        "# Needs llamafactory and lmms-eval. A run whose results are there is skipped.\n"
+        "# Needs llamafactory and lmms-eval. What is done is skipped; a training goes on from its last checkpoint.\n"
         "set -euo pipefail\n"
         'cd "$(dirname "$0")"\n'
         f"tasks={','.join(BENCHMARKS)}\n"
         f"for run in {names}; do\n"
         '  if compgen -G "$run/lmms_eval/**/*results.json" > /dev/null; then continue; fi\n'
-        '  (cd "$run/llama_factory" && llamafactory-cli train train.yaml)\n'
+        '  [ -f "$run/model/all_results.json" ] || (cd "$run/llama_factory" && llamafactory-cli train train.yaml)\n'
         f"{merge}"
         f'  python -m lmms_eval --model {tester} --model_args {argument}="$run/{model}" --tasks "$tasks" '
         '--batch_size 1 --output_path "$run/lmms_eval"\n'

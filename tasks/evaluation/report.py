@@ -12,7 +12,7 @@ from typing import Any
 
 from tasks.atomic import write_json, write_text
 from tasks.evaluation.page import render
-from tasks.evaluation.table import Line
+from tasks.evaluation.table import Line, tell_score
 from tasks.evaluation.truth import Kept
 
 
@@ -71,7 +71,7 @@ def flatten(lines: Sequence[Line]) -> list[list[Any]]:
 
 
 def to_markdown(lines: Sequence[Line]) -> str:
-    """The table for people: scores and Rel. in percent, intervals in brackets."""
+    """The table for people: scores and Rel. in percent (points as they are), intervals in brackets."""
     header, *rows = tell(lines)
     marks = ["---" if place < 2 else "---:" for place in range(len(header))]
     return "".join(f"| {' | '.join(row)} |\n" for row in (header, marks, *rows))
@@ -90,7 +90,7 @@ def _tell_line(line: Line, tasks: Sequence[str], several: bool) -> list[str]:
     return [
         line.method,
         f"{budget} ({line.matching})" if several and line.interval else budget,
-        *(f"{100 * line.tasks[task]:.1f}" for task in tasks),
+        *(tell_score(line.tasks[task]) for task in tasks),
         f"{line.relative:.1f}" + (f" ± {line.spread:.1f}" if line.seeds > 1 else ""),
         f"{line.interval[0]:.1f} to {line.interval[1]:.1f}" if line.interval else "",
         f"{line.against_random[0]:+.1f} to {line.against_random[1]:+.1f}" if line.against_random else "",

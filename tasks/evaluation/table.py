@@ -68,6 +68,11 @@ class Line:
     perplexity: dict[str, float]
 
 
+def tell_score(score: float) -> str:
+    """A mean score for people: shares in percent, points (MME counts to 2,800) as they are."""
+    return f"{100 * score:.1f}" if score <= 1 else f"{score:,.1f}"
+
+
 def relative(scores: Mapping[str, float], full: Mapping[str, float]) -> float:
     """Mean over tasks of score / full-data score, in percent, over the tasks that `counted` names."""
     return 100 * float(np.mean([scores[task] / full[task] for task in counted(full)]))

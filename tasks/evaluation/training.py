@@ -29,6 +29,7 @@ from transformers.trainer_callback import TrainerState
 
 from tasks.atomic import write_json
 from tasks.evaluation.material import Material, Memory, labels
+from tasks.evaluation.planning import LORA_DROPOUT
 from tasks.params import ExtractSettings, ModelSettings, TuneSettings
 from tasks.sample import Sample, digest_json
 from tasks.vlm.batch import Prepared, collate
@@ -173,7 +174,7 @@ def _model(folder: Path, settings: ModelSettings, tune: TuneSettings) -> Any:
     from peft import LoraConfig, get_peft_model
 
     adapters = LoraConfig(
-        r=tune.lora_rank, lora_alpha=2 * tune.lora_rank, lora_dropout=0.05, target_modules=adapted(model)
+        r=tune.lora_rank, lora_alpha=2 * tune.lora_rank, lora_dropout=LORA_DROPOUT, target_modules=adapted(model)
     )
     return get_peft_model(model, adapters)
 

@@ -1,9 +1,11 @@
 """Recipes for other trainers: files that are there, readable, and agree with the settings."""
 
 import json
+import os
 import subprocess
 from pathlib import Path
 
+import pytest
 import yaml
 from small_evaluation import make_settings
 
@@ -39,6 +41,39 @@ def test_llama_factory_recipe_says_what_the_settings_say(small):
     assert recipe["dataset"] in info
     swift = yaml.safe_load((folders[3] / "ms_swift/train.yaml").read_text())
     assert (swift["tuner_type"], swift["model"], swift["dataset"]) == ("lora", str(folder / "model"), ["subset.jsonl"])
+
+
+@pytest.mark.parametrize(
+    ("freeze", "frozen"),
+    [([], (False, False, False)), (["vision_tower"], (True, False, False)), (["visual"], (True, True, False)),
+     (["vision_tower", "multi_modal_projector", "language_model"], (True, True, True))],
+)  # fmt: skip
+def test_the_same_parts_learn_with_every_trainer(small, freeze, frozen):
+    folder, layout = small
+    settings = make_settings(folder, seeds=1, methods=["random"], tune={"freeze": freeze})
+    run = write_recipes(settings, layout, folder / "recipes")[1]
+    factory = yaml.safe_load((run / "llama_factory/train.yaml").read_text())
+    swift = yaml.safe_load((run / "ms_swift/train.yaml").read_text())
+    names = ("freeze_vision_tower", "freeze_multi_modal_projector", "freeze_language_model")
+    assert tuple(factory[name] for name in names) == frozen
+    assert tuple(swift[name] for name in ("freeze_vit", "freeze_aligner", "freeze_llm")) == frozen
+
+
+def test_the_script_skips_what_is_done(small):
+    folder, layout = small
+    out = folder / "recipes"
+    write_recipes(make_settings(folder, seeds=1, methods=["random"]), layout, out)
+    tools = folder / "bin"
+    tools.mkdir()
+    for name in ("llamafactory-cli", "python", "scalselect"):
+        (tools / name).write_text(f'#!/bin/sh\necho "{name} in $(basename $(dirname $PWD))" >> {folder}/calls\n')
+        (tools / name).chmod(0o755)
+    (out / "full-1.0-s0/model").mkdir()
+    (out / "full-1.0-s0/model/all_results.json").write_text("{}")
+    (out / "random-0.3-s0/lmms_eval/model").mkdir(parents=True)
+    (out / "random-0.3-s0/lmms_eval/model/1_results.json").write_text("{}")
+    subprocess.run(["bash", out / "run.sh"], check=True, env={**os.environ, "PATH": f"{tools}:{os.environ['PATH']}"})
+    assert [line.split()[0] for line in (folder / "calls").read_text().splitlines()] == ["python", "scalselect"]
 
 
 def test_the_script_is_sound_and_ends_in_the_table(small):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from tasks.errors import InputError
-from tasks.evaluation.table import Outcome, cost_ratio, paired_bootstrap, relative, tabulate
+from tasks.evaluation.table import Outcome, cost_ratio, paired_bootstrap, relative, tabulate, tell_score
 
 
 def outcome(method: str, budget: float, seed: int, vqa: list[float], text: list[float], **more: object) -> Outcome:
@@ -105,3 +105,7 @@ def test_questions_must_agree_and_full_must_be_there() -> None:
         tabulate([outcome("ours", 0.1, 0, [1.0], [1.0])])
     with pytest.raises(InputError, match="no finished"):
         tabulate([])
+
+
+def test_shares_are_told_in_percent_and_points_as_they_are():
+    assert [tell_score(score) for score in (0.0, 0.6123, 1.0, 1462.75)] == ["0.0", "61.2", "100.0", "1,462.8"]
