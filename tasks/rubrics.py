@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -16,6 +17,8 @@ from typing import Any
 from tasks.sample import Sample
 
 Json = dict[str, Any]
+
+_FENCE = re.compile(r"```(?:json)?\n(.*)\n?```", re.DOTALL)
 
 
 @dataclass(frozen=True)
@@ -38,9 +41,13 @@ class Rubric:
         }
 
     def parse(self, text: str, sample: Sample) -> dict[str, float] | None:
-        """The columns of one reply, or None when it is not what was asked for."""
+        """The columns of one reply, or None when it is not what was asked for.
+
+        A code fence around the JSON is taken off: endpoints that do not enforce the schema like to add one.
+        """
+        fenced = _FENCE.fullmatch(text.strip())
         try:
-            return self.read(json.loads(text), sample)
+            return self.read(json.loads(fenced.group(1) if fenced else text), sample)
         except (ValueError, TypeError, KeyError):
             return None
 

@@ -8,9 +8,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from tasks.cells import RowRef, read_row
 from tasks.checks import check_row
 from tasks.errors import DatasetError, InputError, ParamsError
 from tasks.formats import Row, open_dataset
+from tasks.formats.webdataset import read_fields
 from tasks.images import fetch
 from tasks.params import DatasetSettings, EvaluateSettings, TaskSettings
 from tasks.problem import Problem
@@ -108,9 +110,21 @@ def _read_task(name: str, settings: TaskSettings) -> Task:
 
 
 def _references(row: Row, sample: Sample) -> tuple[str, ...]:
-    """The accepted answers: a JSON row's own list `answers` (as VQA and DocVQA have), else the last turn."""
-    original: Any = json.loads(row.original) if isinstance(row.original, str) else {}
-    given = original.get("answers")
-    if isinstance(given, list) and given and all(isinstance(one, str) for one in given):
-        return tuple(given)
+    """The accepted answers: the row's own list `answers` (texts, or VQA's {"answer": text}), else the last turn."""
+    given = own_field(row.original, "answers")
+    if isinstance(given, list) and given:
+        texts: list[Any] = [one.get("answer") if isinstance(one, dict) else one for one in given]
+        if all(isinstance(one, str) for one in texts):
+            return tuple(texts)
     return (sample.turns[-1].content.strip(),)
+
+
+def own_field(original: Any, name: str) -> Any:
+    """A field of a row as its file has it, whatever the format; None where there is none."""
+    if isinstance(original, str):
+        return json.loads(original).get(name)
+    if isinstance(original, RowRef):
+        table = read_row(original)
+        return table[name][0].as_py() if name in table.column_names else None
+    fields = read_fields(original)
+    return fields.get(name) if isinstance(fields, dict) else None

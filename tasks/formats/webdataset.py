@@ -77,7 +77,7 @@ class ShardDataset:
         for path in self.files:
             for _, group in groupby(read_members(path), key=lambda member: member.key):
                 members = tuple(group)
-                yield read_row(row, members, _fields(members), messages.SPELLING, self.root, self.source_field)
+                yield read_row(row, members, read_fields(members), messages.SPELLING, self.root, self.source_field)
                 row += 1
 
     def write_native(self, rows: Iterable[Row], path: Path) -> None:
@@ -151,7 +151,7 @@ def _split(name: str) -> tuple[str, str]:
     return match.group(1), match.group(2).lower()
 
 
-def _fields(members: tuple[Member, ...]) -> Mapping[str, Any] | Problem:
+def read_fields(members: tuple[Member, ...]) -> Mapping[str, Any] | Problem:
     """The JSON member's fields, `images` replaced by the members that are images; or a caption as a conversation."""
     pictures = {member.suffix: _ref(member) for member in members if member.is_image}
     spoken = {member.suffix: member for member in members if not member.is_image}

@@ -227,3 +227,12 @@ def test_deita_replies_that_do_not_fit(text):
     sample = Sample(0, None, "s", (Turn("user", "q"), Turn("assistant", "a")), (), "d")
     assert RUBRICS["deita"].parse(text, sample) is None
     assert RUBRICS["judge"].parse(text, sample) is None
+
+
+def test_a_fence_around_the_reply_is_taken_off():
+    sample = Sample(0, None, "s", (Turn("user", "q"), Turn("assistant", "a")), (), "d")
+    plain = '{"complexity": [2], "quality": [3]}'
+    wanted = RUBRICS["deita"].parse(plain, sample)
+    assert wanted["evol"] == 6
+    for text in (f"```json\n{plain}\n```", f" ```\n{plain}```\n"):
+        assert RUBRICS["deita"].parse(text, sample) == wanted

@@ -1,8 +1,12 @@
 """Held-out data is read whole, and is held out."""
 
+import io
 import json
 import shutil
+import tarfile
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from small_evaluation import make_settings
 
@@ -29,6 +33,31 @@ def test_without_a_list_of_answers_the_last_turn_is_the_reference(small):
     path.write_text(json.dumps([{key: row[key] for key in row if key != "answers"} for row in rows_of(path)]))
     colour, _ = read_tasks(make_settings(folder).evaluate)
     assert colour.references == tuple((sample.turns[-1].content,) for sample in colour.samples)
+
+
+def test_answers_of_every_annotator_are_read_from_any_format(small):
+    folder, _ = small
+    rows = rows_of(folder / "colour/data.json")
+    annotated = [{**row, "answers": [{"answer": text, "answer_id": 1} for text in row["answers"]]} for row in rows]
+    (folder / "dicts.json").write_text(json.dumps(annotated))
+    shown = [(folder / "colour/images" / row["image"]).read_bytes() for row in rows]
+    columns = {"conversations": [row["conversations"] for row in rows], "answers": [row["answers"] for row in rows]}
+    pq.write_table(
+        pa.table({**columns, "images": [[{"bytes": one, "path": None}] for one in shown]}), folder / "t.parquet"
+    )
+    with tarfile.open(folder / "t.tar", "w") as tar:
+        for number, (row, image) in enumerate(zip(rows, shown, strict=True)):
+            plain = {"conversations": row["conversations"], "answers": row["answers"]}
+            for name, data in ((f"{number}.png", image), (f"{number}.json", json.dumps(plain).encode())):
+                member = tarfile.TarInfo(name)
+                member.size = len(data)
+                tar.addfile(member, io.BytesIO(data))
+    wanted = read_tasks(make_settings(folder).evaluate)[0].references
+    assert len(wanted[0]) > 1
+    for path in (folder / "dicts.json", folder / "t.parquet", folder / "t.tar"):
+        named = {"path": str(path), "image_root": str(folder / "colour/images"), "metric": "vqa_accuracy"}
+        (task,) = read_tasks(make_settings(folder, tasks={"colour": named}).evaluate)
+        assert task.references == wanted, path
 
 
 def test_an_image_of_the_pool_under_another_name_is_found_and_named(small):
