@@ -111,7 +111,7 @@ class Extractor:
         good = [one for one in ready if not isinstance(one, Problem)]
         if not good:
             raise DatasetError("extract.gradients.anchors.anchor: not one of its rows could be prepared")
-        return [self._collate([one]) for one in good]
+        return [self._there(self._collate([one])) for one in good]
 
     def _try_out(self, preparer: Preparer, family: str) -> None:
         """Put a blank image and a question through: a family that does not fit is refused before work starts."""
