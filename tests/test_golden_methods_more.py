@@ -6,6 +6,7 @@ import pytest
 from tasks.linalg.matrix import ArrayMatrix
 from tasks.linalg.neighbours import nearest
 from tasks.linalg.separation import separated
+from tasks.linalg.tokens import mean_by_group, score_tokens
 from tasks.methods import METHODS, d2
 from tasks.methods.contract import Tables, best_first
 from tasks.methods.deita import evol_score
@@ -176,10 +177,13 @@ def test_ost_exact_step(arrays, normalise):
 
 def test_token_scores(arrays):
     g = arrays("token_scores")
+    rows, places = np.nonzero(g["labels"][:, 1:] != g["ignore_index"])
+    found = score_tokens(g["logits"][rows, places], g["labels"][rows, places + 1])
+    for name, array in (("el2n", "el2n"), ("margin", "margin"), ("nll", "mean_nll"), ("entropy", "mean_entropy")):
+        np.testing.assert_allclose(found[name], g[f"token_{name}"][rows, places + 1], rtol=1e-10, atol=1e-10)
+        means = mean_by_group(found[name], rows, len(g["labels"]))
+        np.testing.assert_allclose(means, g[array], rtol=1e-10, atol=1e-10)
     scored = g["n_tokens"] > 0
-    for name in ("el2n", "margin", "nll"):
-        means = np.array([row[np.isfinite(row)].mean() for row in g[f"token_{name}"][scored]])
-        np.testing.assert_allclose(means, g["mean_nll" if name == "nll" else name][scored], rtol=1e-12)
     np.testing.assert_allclose(perplexity(g["mean_nll"][scored]), g["perplexity"][scored], rtol=1e-10)
 
 
