@@ -50,9 +50,16 @@ def render(layout: Layout, settings: Settings) -> str:
         sources_left=len(records.sources) - SOURCES,
         sheets=_sheets(layout, records),
         docs=_docs_link(layout),
+        neighbours=NEIGHBOURS,
         parameters=_parameters(settings),
     )
 
+
+NEIGHBOURS = (
+    ("comparison", "Beside other methods", "scalselect compare"),
+    ("evaluation", "Trained on", "scalselect evaluate"),
+)
+"""Pages written later, into folders beside the report's: shown in it as soon as they are there."""
 
 STATUS_NAMES = {
     "selected": "Selected",

@@ -86,6 +86,16 @@ def test_the_docs_link_is_relative_and_leads_there(run):
     assert (layout.report.parent / link).resolve() == (layout.docs / "index.html").resolve()
 
 
+def test_comparison_and_evaluation_are_sections_as_soon_as_they_are_there(run):
+    layout, settings = run
+    report.write(layout, settings)
+    shown = re.findall(r'<object class="page" data="([^"]*)"', layout.report.read_text())
+    assert [(layout.report.parent / one).resolve() for one in shown] == [
+        (layout.report.parent.parent / name / f"{name}.html").resolve() for name in ("comparison", "evaluation")
+    ]
+    assert "scalselect compare writes it" in plain(layout.report.read_text())
+
+
 def test_same_records_same_bytes(run):
     layout, settings = run
     report.write(layout, settings)
