@@ -68,7 +68,7 @@ def explain(tables: Tables, options: Options) -> tuple[Columns, Notes]:
 def _exact(tables: Tables, options: Options) -> tuple[Columns, Notes]:
     name = f"{options.features}.drop"
     if name not in tables.columns:
-        raise FeatureError(f"no column `{name}`: set extract.gradients.step to the size of the step, or pass a file")
+        raise FeatureError(f"no column `{name}`: set extract.gradients.step to the size of the step, or pass --file")
     drop = finite_column(tables, name)
     toxic = drop < 0
     columns = {"score": drop, "utility": drop, "toxic": toxic.astype(np.float64), "anchor": np.zeros(len(drop))}

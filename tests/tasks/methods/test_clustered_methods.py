@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from tasks.errors import BudgetError, ParamsError
-from tasks.linalg.kmeans import spherical_kmeans
+from tasks.linalg.kmeans import initial_rows, spherical_kmeans
 from tasks.linalg.matrix import ArrayMatrix
 from tasks.methods import METHODS, coincide, semdedup
 from tasks.methods.contract import Tables
@@ -76,9 +76,8 @@ def test_semdedup_equals_its_definition() -> None:
     data = blobs(150).astype(np.float64)
     given = tables(data)
     columns = semdedup.score(given, semdedup.Options(clusters=5, eps=0.1))
-    centroids = spherical_kmeans(ArrayMatrix(data), semdedup.initial_rows(given.digests, 5, 1234), 50).centroids.astype(
-        np.float64
-    )
+    found = spherical_kmeans(ArrayMatrix(data), initial_rows(given.digests, 5, 1234), 50)
+    centroids = found.centroids.astype(np.float64)
     data /= np.linalg.norm(data, axis=1, keepdims=True)
     for label in range(len(centroids)):
         rows = np.flatnonzero(columns["cluster"] == label)
