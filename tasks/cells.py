@@ -122,8 +122,8 @@ def _local(path: Path) -> str:
     """A file that can be mapped: of a URL a copy, whose name is gone once it is open."""
     if not places.is_url(path):
         return str(path)
-    with places.telling_faults(path), NamedTemporaryFile(suffix=".arrow", delete=False) as copy:
-        places.file_system(path).get_file(str(path), copy.name)
+    with NamedTemporaryFile(suffix=".arrow", delete=False) as copy:
+        places.get_file(path, Path(copy.name))
     return copy.name
 
 

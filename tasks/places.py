@@ -1,20 +1,21 @@
 """Where a file lies: a local path, or a URL of object storage such as s3://bucket/folder (any that fsspec knows).
 
-A URL becomes a universal-pathlib UPath, which answers to what readers ask of a Path. Addresses of the web are none: what
-is trained on must be in one's own keeping. Credentials and endpoints come from the environment, as each provider has it.
+A URL becomes a universal-pathlib UPath, which answers to what readers ask of a Path. Addresses of the web are refused:
+what is trained on must be in one's own keeping. Credentials and endpoints come from the environment, as each provider
+reads it.
 """
 
 from __future__ import annotations
 
 import os
 import posixpath
-import re
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import lru_cache
 from glob import glob, has_magic
+from io import BufferedReader
 from pathlib import Path
-from typing import IO, Any, cast
+from typing import Any, cast
 
 from tasks.errors import DatasetError, ParamsError, ScalSelectError, StorageError
 
@@ -125,7 +126,7 @@ def key_of(url: str) -> str:
 
 
 @contextmanager
-def opened(path: Path, **how: Any) -> Iterator[IO[bytes]]:
+def opened(path: Path, **how: Any) -> Iterator[BufferedReader]:
     """The file, open for reading bytes; `how` goes to fsspec for a URL. Raises as `telling_faults`."""
     with telling_faults(path), path.open("rb", **(how if is_url(path) else {})) as file:
         yield file
@@ -161,6 +162,43 @@ def list_stamps(folder: str | Path) -> dict[str, Stamp]:
         except FileNotFoundError:
             return {}
     return {posixpath.basename(one["name"]): _stamp_of(one) for one in found if one["type"] == "file"}
+
+
+def list_folders(folder: str | Path) -> list[str]:
+    """Names of the folders right under a folder URL."""
+    with telling_faults(folder):
+        try:
+            found = file_system(folder).ls(str(folder), detail=True)
+        except FileNotFoundError:
+            return []
+    return sorted(posixpath.basename(one["name"].rstrip("/")) for one in found if one["type"] == "directory")
+
+
+def find(folder: str | Path) -> list[str]:
+    """Names, as seen from a folder URL, of all files below it."""
+    files = file_system(folder)
+    with telling_faults(folder):
+        found = files.find(str(folder))
+    base = str(files._strip_protocol(str(folder))).rstrip("/") + "/"
+    return [one.removeprefix(base) for one in found]
+
+
+def put_file(source: Path, url: str | Path) -> None:
+    """Copy a local file to a URL, where it appears whole or not at all. Raises StorageError."""
+    with telling_faults(url):
+        file_system(url).put_file(str(source), str(url))
+
+
+def get_file(url: str | Path, target: Path) -> None:
+    """Copy a URL to a local file. Raises FileNotFoundError, StorageError."""
+    with telling_faults(url):
+        file_system(url).get_file(str(url), str(target))
+
+
+def remove(url: str | Path) -> None:
+    """Remove a file, if it is there. Raises StorageError."""
+    with telling_faults(url), suppress(FileNotFoundError):
+        file_system(url).rm_file(str(url))
 
 
 def _stamp_of(info: dict[str, Any]) -> Stamp:

@@ -60,6 +60,3 @@ def keys(url):
     files = fsspec.filesystem(url.partition("://")[0], use_listings_cache=False)
     base = files._strip_protocol(url)
     return sorted(one.removeprefix(base + "/") for one in files.find(url))
-
-
-__all__ = ["bucket", "keys", "put", "s3", "s3_endpoint", "upload"]

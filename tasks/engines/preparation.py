@@ -75,7 +75,7 @@ class Preparation:
 
 
 def prepare_row(sample: Sample) -> Any:
-    """One row's model inputs, or a Refusal that says what is wrong with it. Raises StorageError, which is no row's fault."""
+    """One row's model inputs, or a Refusal that says what is wrong with it. Raises StorageError: no row's fault."""
     try:
         images = [_decode(image) for image in sample.images]
     except StorageError:

@@ -1,20 +1,20 @@
 """The same dataset on a disk and in object storage: the same rows, digests, rejects and exports."""
 
 import json
+import os
 import subprocess
 import sys
 
-import fsspec
-import pyarrow as pa
 import pytest
-from buckets import bucket, put, s3, s3_endpoint, upload  # noqa: F401
+from buckets import put, upload
 from small_datasets import ROWS, as_samples, contents, picture, read
 
 from tasks import image_index, images, places
-from tasks.errors import DatasetError, ParamsError, StorageError
+from tasks.errors import DatasetError, ParamsError
 from tasks.formats import WRITERS, PathPolicy, detect, open_dataset
 from tasks.layout import Layout
 from tasks.params import DatasetSettings, parse
+from tasks.sample import digest_bytes
 from tasks.tables import read_samples
 from tasks.validation import validate
 
@@ -170,7 +170,7 @@ def test_images_are_read_again_only_when_the_object_changed(folder, bucket, tmp_
     changed = list(read_samples(validated(tmp_path, path=f"{url}/data.json").samples))
     assert reads[2:] == [f"{url}/coco/a.jpg"]
     assert [one.digest for one in changed][2] == first[2].digest
-    assert changed[0].images[0].sha256 == images.digest_bytes(bytes(other)) if hasattr(images, "digest_bytes") else True
+    assert changed[0].images[0].sha256 == digest_bytes(bytes(other))
 
 
 def test_what_is_not_there_is_named(folder, bucket, tmp_path):
@@ -182,7 +182,7 @@ def test_what_is_not_there_is_named(folder, bucket, tmp_path):
         read(f"{missing}/data.json")
     with pytest.raises(DatasetError, match=rf"dataset.image_root: {url}/pictures: the bucket is there"):
         read(f"{url}/data.json", image_root=f"{url}/pictures")
-    with pytest.raises(DatasetError, match="no .tar shards there"):
+    with pytest.raises(DatasetError, match=r"no \.tar shards there"):
         read(f"{url}/*.tar", format="webdataset")
 
 
@@ -220,12 +220,8 @@ def test_a_server_that_is_away_stops_the_run_and_rejects_no_row(folder, tmp_path
         "try: places.read_bytes('s3://team/a.jpg')\n"
         "except StorageError as error: print(error)"
     )
-    import os
-
     environment = {**os.environ, "AWS_ENDPOINT_URL": "http://127.0.0.1:9", "AWS_ACCESS_KEY_ID": "a"}
     environment |= {"AWS_SECRET_ACCESS_KEY": "b", "AWS_MAX_ATTEMPTS": "1"}
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment
-    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment)
     assert done.stdout.startswith("s3://team/a.jpg: EndpointConnectionError")
     assert "AWS_ENDPOINT_URL" in done.stdout
