@@ -28,7 +28,7 @@ class Mirror:
 
     def copy_of(self, path: Path) -> Path:
         """Where the copy of a local file or folder lies."""
-        return places.place(f"{self._url}/{path.relative_to(self._root).as_posix()}")
+        return places.place("/".join([self._url, *path.relative_to(self._root).parts]))
 
     def list_files(self, folder: Path) -> dict[str, Stamp]:
         """The copies right under that of a folder, by name. Raises StorageError."""
@@ -77,12 +77,12 @@ class Mirror:
 def mirrored(url: str | None, root: Path) -> Iterator[Mirror | None]:
     """The mirror of the store at `root`, if there is to be one; at the end everything sent has arrived.
 
-    Raises StorageError, and ParamsError for a URL that nothing installed can open.
+    Raises DatasetError when there is no such bucket, StorageError, ParamsError for a URL that nothing installed can open.
     """
     if url is None:
         yield None
         return
-    places.file_system(url)
+    places.reach_bucket(url, "run.store")
     with ThreadPoolExecutor(_PARALLEL, thread_name_prefix="store") as pool:
         mirror = Mirror(url, root, pool)
         yield mirror

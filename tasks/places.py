@@ -101,6 +101,12 @@ def reach(name: str, key: str) -> None:
             raise DatasetError(f"{key}: {name}: {_what_is_missing(files, name)}") from None
 
 
+def reach_bucket(url: str, key: str) -> None:
+    """Raise DatasetError or StorageError unless the bucket of a URL is there; what is to lie in it may not be yet."""
+    scheme, _, rest = url.partition("://")
+    reach(f"{scheme}://{rest.partition('/')[0]}", key)
+
+
 def within_reach(name: str) -> bool:
     """Whether something lies at a URL and can be asked for from here."""
     try:
@@ -186,7 +192,10 @@ def find(folder: str | Path) -> list[str]:
 def put_file(source: Path, url: str | Path) -> None:
     """Copy a local file to a URL, where it appears whole or not at all. Raises StorageError."""
     with telling_faults(url):
-        file_system(url).put_file(str(source), str(url))
+        try:
+            file_system(url).put_file(str(source), str(url))
+        except FileNotFoundError as error:
+            raise StorageError(f"{url}: cannot be written: {error}") from error
 
 
 def get_file(url: str | Path, target: Path) -> None:
