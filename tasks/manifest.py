@@ -119,11 +119,16 @@ def digest_content(content: Mapping[str, Any]) -> str:
 def complete(content: Mapping[str, Any], git: Mapping[str, Any], dvc: Mapping[str, Any]) -> Json:
     """The manifest with its `record` block: the git commit, and the md5 dvc.lock holds for each stage.
 
-    `dvc`: {stage: {"deps": {path: md5}, "outs": {path: md5}}}, as `read_lock` gives it. The seal covers the rest of the
-    manifest and `record.digest` covers the record, so both can be checked.
+    `dvc`: {stage: {"deps": {path: md5}, "outs": {path: md5}}}, each md5 as `locked` gives it. The seal covers the rest
+    of the manifest and `record.digest` covers the record, so both can be checked.
     """
     record = {"git": dict(git), "dvc": dict(dvc)}
     return {**content, "record": {**record, "digest": digest_json(record)}}
+
+
+def locked(entry: Mapping[str, Any]) -> str:
+    """What dvc.lock knows a file by: its md5, or "etag ..." for one in object storage; "" where it says neither."""
+    return str(entry["md5"]) if "md5" in entry else f"etag {entry['etag']}" if "etag" in entry else ""
 
 
 def count_rows(selection: Path) -> Json:

@@ -77,7 +77,7 @@ class Mirror:
 def mirrored(url: str | None, root: Path) -> Iterator[Mirror | None]:
     """The mirror of the store at `root`, if there is to be one; at the end everything sent has arrived.
 
-    Raises DatasetError when there is no such bucket, StorageError, ParamsError for a URL that nothing installed can open.
+    Raises DatasetError where there is no such bucket, StorageError, ParamsError for a URL that nothing here can open.
     """
     if url is None:
         yield None

@@ -160,7 +160,7 @@ def test_a_bucket_that_is_not_there_stops_the_run_before_any_work(tmp_path, buck
 
 
 def test_a_place_that_is_no_url_is_refused():
-    with pytest.raises(ParamsError, match="run.store"):
+    with pytest.raises(ParamsError, match=r"run\.store"):
         settings(run__store="/mnt/store")
 
 
@@ -170,6 +170,7 @@ from pathlib import Path
 sys.path[:] = {path!r}
 from fake_models import Models, settings
 from tasks.extraction import extract_with
+from tasks.layout import Layout
 extract_with(Models(log={log!r}, pause=0.02), settings(run__store={store!r}), Layout.workspace(Path({data!r})))
 """
 
