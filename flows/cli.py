@@ -145,11 +145,11 @@ def settings() -> None:
 @app.command()
 def init(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="folder of the new workspace")],
-    dataset: Annotated[str | None, typer.Option(help="path or hub id", show_default="the embedded demo")] = None,
+    dataset: Annotated[str | None, typer.Option(help="path, URL or hub id", show_default="the embedded demo")] = None,
     model: Annotated[str | None, typer.Option(help="path or hub id", show_default="the embedded demo")] = None,
     image_root: Annotated[
         str | None,
-        typer.Option(help="images may only lie under here", show_default="the folder of a JSON dataset"),
+        typer.Option(help="folder or URL that images may only lie under", show_default="the folder of a JSON dataset"),
     ] = None,
 ) -> None:
     """Make a workspace: dvc.yaml, params.yaml, prefect.yaml, git and DVC initialised."""

@@ -137,6 +137,21 @@ def test_names_are_held_to_a_root_that_is_a_url(root, name, found):
     assert (ref.path if isinstance(ref, images.ImageRef) else ref.reason) == found
 
 
+@pytest.mark.parametrize(
+    ("name", "found"),
+    [
+        ("../images/a.jpg", "memory://team/images/a.jpg"),
+        ("../images/../a.jpg", "image_outside_root"),
+        ("../../team2/images/a.jpg", "image_outside_root"),
+    ],
+)
+def test_a_name_may_lead_into_the_root_from_the_file_that_holds_it(name, found):
+    root, beside = places.place("memory://team/images"), places.place("memory://team/out")
+    ref = images.locate(name, root, beside)
+    assert (ref.path if isinstance(ref, images.ImageRef) else ref.reason) == found
+    assert images.locate(name, root, places.place("/team/out")).reason == "image_outside_root"
+
+
 def test_a_local_dataset_may_show_images_of_a_bucket(folder, bucket, tmp_path):
     url = upload(folder, f"{bucket}/pictures")
     rows = [{**ROWS[0], "image": f"{url}/coco/a.jpg"}, {**ROWS[1], "image": ["coco/a.jpg", f"{url}/vg/b.png"]}]
