@@ -52,12 +52,13 @@ def options(
 @app.command()
 def select(
     dataset: Annotated[
-        str, typer.Argument(metavar="DATASET", help="file, folder, glob of tar shards, or a hub dataset id")
+        str, typer.Argument(metavar="DATASET", help="file, folder, pattern of shards, their URL, or a hub dataset id")
     ],
     model: Annotated[str, typer.Option(help="target VLM: local folder or hub id")],
     out: Annotated[Path, typer.Option(help="folder to write; a second run continues there")],
     image_root: Annotated[
-        str | None, typer.Option(help="images may only lie under here", show_default="the dataset's folder")
+        str | None,
+        typer.Option(help="folder or URL that images may only lie under", show_default="the dataset's folder"),
     ] = None,
     budget: Annotated[
         str | None, typer.Option(help="a count (5000) or a share of the scored rows (0.16)", show_default="0.16")
@@ -149,11 +150,11 @@ def settings() -> None:
 @app.command()
 def init(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="folder of the new workspace")],
-    dataset: Annotated[str | None, typer.Option(help="path or hub id", show_default="the embedded demo")] = None,
+    dataset: Annotated[str | None, typer.Option(help="path, URL or hub id", show_default="the embedded demo")] = None,
     model: Annotated[str | None, typer.Option(help="path or hub id", show_default="the embedded demo")] = None,
     image_root: Annotated[
         str | None,
-        typer.Option(help="images may only lie under here", show_default="the folder of a JSON dataset"),
+        typer.Option(help="folder or URL that images may only lie under", show_default="the folder of a JSON dataset"),
     ] = None,
 ) -> None:
     """Make a workspace: dvc.yaml, params.yaml, prefect.yaml, git and DVC initialised."""
@@ -219,15 +220,21 @@ def record() -> None:
 
 
 @app.command()
-def gc() -> None:
+def gc(
+    shared: Annotated[
+        bool, typer.Option("--shared", help="also from run.store, where other workspaces may keep what they need")
+    ] = False,
+) -> None:
     """Remove from the feature store what the present samples and settings do not use."""
     from flows.workspace import find, holding
     from tasks.extraction import prune
     from tasks.layout import Layout
+    from tasks.params import load
 
     root = find()
+    store = load(root / "params.yaml").run.store if shared else None
     with holding(root, _say):
-        print(f"{prune(Layout.workspace(root / 'data')):,} bytes freed")
+        print(f"{prune(Layout.workspace(root / 'data'), store):,} bytes freed")
 
 
 @app.command()

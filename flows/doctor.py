@@ -21,6 +21,7 @@ from flows import dvc
 from flows.workspace import CODE_LOCK, HOLDER, code_digests, refresh_code
 from tasks.errors import ScalSelectError
 from tasks.params import load
+from tasks.places import is_url, within_reach
 
 LOW_DISK = 10 * 2**30
 
@@ -111,9 +112,13 @@ def check_params(workspace: Path) -> Iterator[Finding]:
         "model.path": settings.model.path,
     }
     for key, value in inputs.items():
-        if f"${{{key}}}" in named and (value is None or not (workspace / value).exists()):
+        if f"${{{key}}}" in named and (value is None or not _is_there(workspace, value)):
             fix = f"set {key} in params.yaml, or, where it is a hub id or null, take ${{{key}}} out of dvc.yaml's deps"
             yield Finding("problem", f"{key} is {value}, and no such file is there for DVC to watch", fix)
+
+
+def _is_there(workspace: Path, name: str) -> bool:
+    return within_reach(name) if is_url(name) else (workspace / name).exists()
 
 
 def check_disk(workspace: Path) -> Iterator[Finding]:

@@ -18,7 +18,7 @@ from tasks.__main__ import STAGES
 from tasks.atomic import write_text
 from tasks.errors import InputError
 from tasks.layout import Layout
-from tasks.manifest import complete
+from tasks.manifest import complete, locked
 from tasks.params import RecordSettings, load
 from tasks.sample import digest_bytes
 
@@ -61,9 +61,9 @@ def record(workspace: Path, tell: dvc.Lines, unchanged: bool = False) -> Record:
 
 
 def md5s(stages: Mapping[str, Any]) -> dict[str, dict[str, dict[str, str]]]:
-    """{stage: {"deps": {path: md5}, "outs": {path: md5}}} of dvc.lock's stages, ours only."""
+    """{stage: {"deps": {path: md5}, "outs": {path: md5}}} of dvc.lock's stages, ours only; of an object "etag ..."."""
     return {
-        name: {side: {one["path"]: one["md5"] for one in stages[name].get(side, [])} for side in ("deps", "outs")}
+        name: {side: {one["path"]: locked(one) for one in stages[name].get(side, [])} for side in ("deps", "outs")}
         for name in STAGES
         if name in stages
     }

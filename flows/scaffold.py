@@ -12,6 +12,7 @@ from flows import dvc, git
 from flows.workspace import CODE_LOCK, code_digests, override, template
 from tasks.atomic import write_json, write_text
 from tasks.errors import InputError
+from tasks.places import is_url, reach
 
 DVC_CONFIG = """\
 [core]
@@ -113,7 +114,7 @@ def _deps(folder: Path, dataset: str | None, model: str | None, changes: dict[st
         if _is_hub(dataset):
             deps["${dataset.path}"] = None
         elif _GLOB.search(path):
-            deps["${dataset.path}"] = str(Path(path).parent)
+            deps["${dataset.path}"] = _parent(path)
         if not watches_images(folder, changes["dataset.image_root"]):
             deps["${dataset.image_root}"] = None
     if model is not None and _is_hub(model):
@@ -123,7 +124,9 @@ def _deps(folder: Path, dataset: str | None, model: str | None, changes: dict[st
 
 def watches_images(folder: Path, image_root: str | None) -> bool:
     """Whether DVC can watch the images: they have a folder, and the workspace with its outputs does not lie in it."""
-    return image_root is not None and not folder.resolve().is_relative_to((folder / image_root).resolve())
+    if image_root is None or is_url(image_root):
+        return image_root is not None
+    return not folder.resolve().is_relative_to((folder / image_root).resolve())
 
 
 def _dataset_settings(folder: Path, dataset: str | None, image_root: str | None) -> dict[str, Any]:
@@ -135,7 +138,7 @@ def _dataset_settings(folder: Path, dataset: str | None, image_root: str | None)
     path = _existing(folder, dataset, "dataset")
     # Only JSON names images beside itself; the other formats carry them.
     if images is None and Path(path).suffix in {".json", ".jsonl"}:
-        images = Path(path).parent.as_posix()
+        images = _parent(path)
     return {"dataset.path": path, "dataset.image_root": images}
 
 
@@ -145,12 +148,19 @@ def _model_settings(folder: Path, model: str | None) -> dict[str, Any]:
     return {"model.path": model if _is_hub(model) else _existing(folder, model, "model")}
 
 
+def _parent(path: str) -> str:
+    return path.rpartition("/")[0] if is_url(path) else Path(path).parent.as_posix()
+
+
 def _is_hub(name: str) -> bool:
     return not Path(name).exists() and _HUB_ID.fullmatch(name) is not None
 
 
 def _existing(folder: Path, name: str, what: str) -> str:
     """The path as params.yaml should say it: relative inside the workspace, absolute outside."""
+    if is_url(name):
+        reach(name, f"--{what}")
+        return name
     path = Path(os.path.abspath(name))  # noqa: PTH100  # `..` taken out, symbolic links kept
     if not path.exists() and not (_GLOB.search(name) and any(path.parent.glob(path.name))):
         raise InputError(f"--{what} {name}: no such file or folder, and not a hub id such as `owner/name`")

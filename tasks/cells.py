@@ -1,25 +1,31 @@
 """Rows and cells of Parquet and Arrow files, by position.
 
 Row groups are read whole and the latest are remembered, because rows are mostly asked for in order. Arrow files (what
-`datasets` saves) are mapped into memory, not read.
+`datasets` saves) are mapped into memory, not read; those in object storage are fetched whole first.
 """
 
 from __future__ import annotations
 
 import threading
+import time
 from bisect import bisect_right
 from collections import OrderedDict
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import accumulate
 from pathlib import Path
+from tempfile import NamedTemporaryFile
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from tasks import places
+
 REMEMBERED_BYTES = 512 << 20
+_TRUSTED_SECONDS = 10.0  # of a stamp from object storage, where each costs a request
 _GROUPS: OrderedDict[tuple[Any, ...], pa.Table] = OrderedDict()
 _LOCK = threading.Lock()  # a ParquetFile may not be read from two threads at once
 
@@ -36,12 +42,16 @@ def schema(path: Path) -> pa.Schema:
     """Column names and types, with metadata. Raises OSError or pyarrow.ArrowInvalid for what is not such a file."""
     if path.suffix == ".arrow":
         return _mapped(path, _stamp(path)).schema
-    return pq.read_schema(path)
+    with _opened(path) as file:
+        return file.schema_arrow
 
 
 def count(path: Path) -> int:
     """Number of rows."""
-    return len(_mapped(path, _stamp(path))) if path.suffix == ".arrow" else int(pq.read_metadata(path).num_rows)
+    if path.suffix == ".arrow":
+        return len(_mapped(path, _stamp(path)))
+    with _opened(path) as file:
+        return int(file.metadata.num_rows)
 
 
 def batches(path: Path, rows: int = 64) -> Iterator[pa.RecordBatch]:
@@ -49,8 +59,10 @@ def batches(path: Path, rows: int = 64) -> Iterator[pa.RecordBatch]:
     if path.suffix == ".arrow":
         yield from _mapped(path, _stamp(path)).to_batches(max_chunksize=rows)
         return
-    with pq.ParquetFile(path) as file:
-        yield from file.iter_batches(batch_size=rows)
+    with _opened(path) as file:
+        # Asked for all groups at once, a file read ahead from object storage would be held whole.
+        for group in range(file.num_row_groups):
+            yield from file.iter_batches(batch_size=rows, row_groups=[group])
 
 
 def read_row(ref: RowRef) -> pa.Table:
@@ -83,15 +95,44 @@ def _slice(path: Path, row: int, column: str | None) -> pa.Table:
         return _group(path, stamp, group, column).slice(row - starts[group], 1)
 
 
-def _stamp(path: Path) -> tuple[int, int]:
+def _stamp(path: Path) -> places.Stamp:
     """Changes when the file is replaced, so that nothing stale is remembered."""
-    status = path.stat()
-    return status.st_mtime_ns, status.st_size
+    if places.is_url(path):
+        return _remote_stamp(str(path), int(time.monotonic() / _TRUSTED_SECONDS))
+    return places.stamp(path)
+
+
+@lru_cache(maxsize=1024)
+def _remote_stamp(url: str, period: int) -> places.Stamp:
+    return places.stamp(url)
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[pq.ParquetFile]:
+    """From object storage a row group comes in few large requests, each for what is asked and no more."""
+    if not places.is_url(path):
+        with pq.ParquetFile(path) as file:
+            yield file
+        return
+    with places.opened(path, cache_type="none") as source, pq.ParquetFile(source, pre_buffer=True) as file:
+        yield file
+
+
+def _local(path: Path) -> str:
+    """A file that can be mapped: of a URL a copy, whose name is gone once it is open."""
+    if not places.is_url(path):
+        return str(path)
+    with NamedTemporaryFile(suffix=".arrow", delete=False) as copy:
+        places.get_file(path, Path(copy.name))
+    return copy.name
 
 
 @lru_cache(maxsize=64)
-def _mapped(path: Path, stamp: tuple[int, int]) -> pa.Table:
-    source = pa.memory_map(str(path))
+def _mapped(path: Path, stamp: places.Stamp) -> pa.Table:
+    local = _local(path)
+    source = pa.memory_map(local)
+    if local != str(path):
+        Path(local).unlink()
     try:
         return pa.ipc.open_stream(source).read_all()
     except pa.ArrowInvalid:  # the other kind of Arrow file, with a footer
@@ -99,18 +140,19 @@ def _mapped(path: Path, stamp: tuple[int, int]) -> pa.Table:
 
 
 @lru_cache(maxsize=64)
-def _group_starts(path: Path, stamp: tuple[int, int]) -> list[int]:
-    metadata = pq.read_metadata(path)
+def _group_starts(path: Path, stamp: places.Stamp) -> list[int]:
+    with _opened(path) as file:
+        metadata = file.metadata
     return [0, *accumulate(metadata.row_group(group).num_rows for group in range(metadata.num_row_groups))]
 
 
-def _group(path: Path, stamp: tuple[int, int], group: int, column: str | None) -> pa.Table:
+def _group(path: Path, stamp: places.Stamp, group: int, column: str | None) -> pa.Table:
     """A row group, from memory if it was read lately. As many are kept as fit REMEMBERED_BYTES, one at least."""
     key = (path, stamp, group, column)
     if key in _GROUPS:
         _GROUPS.move_to_end(key)
         return _GROUPS[key]
-    with pq.ParquetFile(path) as file:
+    with _opened(path) as file:
         _GROUPS[key] = file.read_row_group(group, columns=None if column is None else [column])
     while len(_GROUPS) > 1 and sum(table.nbytes for table in _GROUPS.values()) > REMEMBERED_BYTES:
         _GROUPS.popitem(last=False)

@@ -28,6 +28,7 @@ from tasks.engines.work import Job, Outcome, name_rows
 from tasks.errors import EngineError
 from tasks.judge import asked_for, rate
 from tasks.layout import Layout
+from tasks.mirror import Mirror, mirrored
 from tasks.models import Loader, Models, Signals, Vlm
 from tasks.params import Settings
 from tasks.pending import Census, Spool, take_census
@@ -83,25 +84,32 @@ def plan(settings: Settings, layout: Layout) -> Plan:
     return plan_with(Vlm(layout.store), settings, layout)
 
 
-def prune(layout: Layout) -> int:
-    """Remove from the store what the present features and samples do not use; returns the bytes freed."""
+def prune(layout: Layout, store: str | None = None) -> int:
+    """Remove from the store what the present features and samples do not use; returns the bytes freed on this disk.
+
+    `store`: URL of a mirror, to remove it there too. Raises StorageError.
+    """
     record = layout.features / "extraction.json"
     if not record.is_file():
         return 0
     signals = json.loads(record.read_text(encoding="utf-8"))["signals"].values()
     fingerprints = {one["fingerprint"] for one in signals}
-    return collect(layout.store, fingerprints, unpack(take_census(layout.samples).digests))
+    with mirrored(store, layout.store) as mirror:
+        return collect(layout.store, fingerprints, unpack(take_census(layout.samples).digests), mirror)
 
 
 def extract_with(models: Models, settings: Settings, layout: Layout) -> None:
     """`extract`, on the given models."""
     rated = asked_for(settings.extract)
     census = take_census(layout.samples)
-    groups = _open_groups(models, settings, layout)
-    with opened(settings, layout) as anchors:
-        rows, signals = _measure(models, settings, layout, census, groups, anchors)
-    if settings.extract.judge is not None and rated:
-        signals |= rate(settings.extract.judge, layout, rated, census.rows[rows].tolist())
+    with mirrored(settings.run.store, layout.store) as mirror:
+        groups = _open_groups(models, settings, layout, mirror)
+        for shelf in (shelf for group in groups for shelf in group.shelves.values()):
+            shelf.publish()
+        with opened(settings, layout) as anchors:
+            rows, signals = _measure(models, settings, layout, census, groups, anchors)
+        if settings.extract.judge is not None and rated:
+            signals |= rate(settings.extract.judge, layout, rated, census.rows[rows].tolist(), mirror)
     counts = {"samples": census.total, "with_images": len(census)}
     counts |= {"rows": len(rows), "rejected": len(census) - len(rows)}
     write_json(layout.features / "extraction.json", {**counts, "signals": signals})
@@ -113,7 +121,9 @@ def plan_with(models: Models, settings: Settings, layout: Layout) -> Plan:
     census = take_census(layout.samples)
     distinct = census.distinct()
     cached, missing, seconds = {}, {}, 0.0
-    for group in _open_groups(models, settings, layout):
+    with mirrored(settings.run.store, layout.store) as mirror:
+        groups = _open_groups(models, settings, layout, mirror)
+    for group in groups:
         for signal, shelf in group.shelves.items():
             found = shelf.find(census.digests[distinct])
             cached[signal] = int((found.extracted | found.refused).sum())
@@ -143,11 +153,11 @@ def _measure(
     raise EngineError(f"{layout.store}: shards are damaged as fast as they are written; is the disk failing?")
 
 
-def _open_groups(models: Models, settings: Settings, layout: Layout) -> list[Group]:
+def _open_groups(models: Models, settings: Settings, layout: Layout, mirror: Mirror | None) -> list[Group]:
     groups = []
     for signals in models.groups(settings):
         description = models.describe(settings, signals)
-        shelves = {signal: Shelf(layout.store, description.fingerprints[signal]) for signal in signals}
+        shelves = {signal: Shelf(layout.store, description.fingerprints[signal], mirror) for signal in signals}
         groups.append(Group(signals, description, shelves))
     return groups
 

@@ -11,6 +11,7 @@ from tasks.errors import LineageError
 from tasks.layout import Layout
 from tasks.manifest import FILE, SCHEMA, Json, read_json
 from tasks.params import Settings, parse
+from tasks.places import is_url, place, within_reach
 from tasks.sample import digest_json
 
 
@@ -40,6 +41,8 @@ class Finished:
         An absolute path that leads nowhere any more is looked for by its last parts: inputs may have been moved along.
         What is found is compared by digest, so another file of that name is a mismatch and never taken for it.
         """
+        if is_url(recorded):
+            return place(recorded) if within_reach(recorded) else None
         path = Path(recorded)
         if path.is_absolute():
             starts, names = [self.root], [path, *_shorter(path)]
@@ -56,6 +59,8 @@ class Finished:
         return parse(tree, moved, where=str(self.manifest))
 
     def _reach(self, recorded: str) -> str:
+        if is_url(recorded):
+            return recorded
         found = self.find(recorded)
         if found is None and any(sign in recorded for sign in "*?["):
             return str(self.root / recorded)  # a glob of shards

@@ -1,7 +1,8 @@
 """What is known of each image file: read and decoded once, in parallel, and remembered between runs.
 
-A nightly rerun over unchanged files costs one `stat` an image. An entry is trusted while the file's size and
-modification time (nanoseconds) and the checker (Pillow's version, the pixel limit) are what they were.
+A nightly rerun over unchanged files costs one `stat` an image, in object storage a listing of each folder. An entry is
+trusted while the file's size and modification time (nanoseconds; in object storage the ETag) and the checker (Pillow's
+version, the pixel limit) are what they were.
 """
 
 from __future__ import annotations
@@ -17,8 +18,10 @@ from pathlib import Path
 
 import PIL
 
+from tasks import places
 from tasks.database import connect
 from tasks.images import fetch, inspect
+from tasks.places import Stamp
 from tasks.problem import Problem
 from tasks.sample import ImageRef, digest_bytes
 
@@ -34,7 +37,6 @@ RECALL = "SELECT sha256, width, height, reason, detail FROM findings WHERE (path
 HELD = 65_536
 
 Key = tuple[str, str]
-Stamp = tuple[int, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +59,7 @@ class ImageIndex:
         self._checker = f"pillow {PIL.__version__}, {maximum_pixels} pixels"
         self._held: dict[Key, Finding | Future[Finding]] = {}
         self._stamps: dict[Key, Stamp] = {}
+        self._listed: dict[str, dict[str, Stamp]] = {}
         self._fresh: list[tuple[object, ...]] = []
 
     def begin(self, ref: ImageRef) -> None:
@@ -64,7 +67,7 @@ class ImageIndex:
         key = (ref.path, ref.member)
         if key in self._held:
             return
-        stamp = _stamp(ref.path)
+        stamp = self._stamp(ref.path)
         known = self._recall(key, self._checker, stamp) if stamp else None
         if known is None and stamp:
             self._stamps[key] = stamp
@@ -84,10 +87,10 @@ class ImageIndex:
 
     def digest_file(self, path: Path) -> str:
         """sha256 of a whole file of the dataset, remembered in the same way."""
-        key, stamp = (str(path), ""), _stamp(str(path))
+        key, stamp = (str(path), ""), self._stamp(str(path))
         known = self._recall(key, "sha256", stamp) if stamp else None
         if known is None:
-            with path.open("rb") as file:
+            with places.opened(path) as file:
                 known = Finding(hashlib.file_digest(file, "sha256").hexdigest(), 0, 0)
             if stamp:
                 self._remember(key, "sha256", stamp, known)
@@ -100,6 +103,17 @@ class ImageIndex:
         self._fresh.clear()
         if len(self._held) > HELD:
             self._held = {key: found for key, found in self._held.items() if isinstance(found, Future)}
+
+    def _stamp(self, path: str) -> Stamp | None:
+        """None for a file that is not there. A folder of object storage is listed once a run."""
+        if not places.is_url(path):
+            with suppress(OSError):
+                return places.stamp(path)
+            return None
+        folder, _, name = path.rpartition("/")
+        if folder not in self._listed:
+            self._listed[folder] = places.list_stamps(folder)
+        return self._listed[folder].get(name)
 
     def _recall(self, key: Key, checker: str, stamp: Stamp) -> Finding | None:
         values = (_absolute(key[0]), key[1], checker, *stamp)
@@ -142,12 +156,5 @@ def _find(ref: ImageRef, maximum_pixels: int) -> Finding:
     return Finding(digest_bytes(data), info.width, info.height)
 
 
-def _stamp(path: str) -> Stamp | None:
-    with suppress(OSError):
-        status = os.stat(path)  # noqa: PTH116  pathlib would take a fifth of the time of a known row
-        return status.st_size, status.st_mtime_ns
-    return None
-
-
 def _absolute(path: str) -> str:
-    return os.path.join(os.getcwd(), path)  # noqa: PTH109, PTH118
+    return path if places.is_url(path) else os.path.join(os.getcwd(), path)  # noqa: PTH109, PTH118

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from tasks import cells
+from tasks import cells, places
 from tasks.problem import Problem
 from tasks.sample import ImageRef
 from tasks.unicode import is_unicode
@@ -29,6 +29,7 @@ SUFFIXES = frozenset(["jpg", "jpeg", "jpe", "png", "webp", "gif", "bmp", "tif", 
 Image.MAX_IMAGE_PIXELS = None
 
 _URL = re.compile(r"[a-z][a-z0-9+.-]*://|data:", re.IGNORECASE)
+_WEB = re.compile(r"(https?|ftp)://|data:", re.IGNORECASE)
 _MAGIC = (
     (b"\xff\xd8\xff", "jpg"),
     (b"\x89PNG", "png"),
@@ -54,22 +55,32 @@ def locate(name: str, root: Path, beside: Path | None = None) -> ImageRef | Prob
 
     A name that leads out of the root is tried from `beside`, the data file's folder: exports spell them so. The path is
     kept as relative as `root` is. Names that leave the root are refused by their spelling: links inside the root are
-    the user's own and are followed. Reasons: image_outside_root, image_url_not_allowed, malformed_images.
+    the user's own and are followed. A URL may only name what lies under a root that is a URL. Reasons:
+    image_outside_root, image_url_not_allowed, malformed_images.
     """
     if not name or "\0" in name or not is_unicode(name):
         return Problem("malformed_images", f"not a file name: {name[:200]!a}")
-    if _URL.match(name):
+    remote = places.is_url(root)
+    if _URL.match(name) and (not remote or _WEB.match(name)):
         return Problem("image_url_not_allowed", f"{name[:200]}: download it and name the file")
-    inside = _inside(name, root) if name.startswith("/") else os.path.normpath(name)
-    if inside is not None and inside.startswith("../") and beside is not None:
-        inside = _inside(os.path.join(os.path.abspath(beside), name), root)  # noqa: PTH100, PTH118
+    spelled_out = name.startswith("/") or _URL.match(name)
+    inside = _inside(name, root) if spelled_out else os.path.normpath(name)
+    if inside is not None and inside.startswith("../") and beside is not None and places.is_url(beside) == remote:
+        start = str(beside) if remote else os.path.abspath(beside)  # noqa: PTH100
+        inside = _inside(os.path.join(start, name), root)  # noqa: PTH118
     if inside is None or inside == ".." or inside.startswith("../"):
         return Problem("image_outside_root", f"{name}: not under {root}; set dataset.image_root")
+    if remote:
+        return ImageRef(path=f"{root}/{inside}", name=name)
     return ImageRef(path=os.path.normpath(os.path.join(root, inside)), name=name)  # noqa: PTH118
 
 
 def _inside(name: str, root: Path) -> str | None:
     """An absolute name made relative to the root, however the root is spelled; None when it lies elsewhere."""
+    if places.is_url(root):
+        scheme, _, rest = name.partition("://")
+        normal = f"{scheme}://{os.path.normpath(rest)}"
+        return normal.removeprefix(f"{root}/") if normal.startswith(f"{root}/") else None
     target = Path(os.path.normpath(name))
     for base in (Path(os.path.abspath(root)), root.resolve()):  # noqa: PTH100
         if target.is_relative_to(base):
@@ -78,22 +89,20 @@ def _inside(name: str, root: Path) -> str | None:
 
 
 def read_bytes(ref: ImageRef) -> bytes:
-    """The encoded bytes. Raises OSError when the file is gone, LookupError when the cell is empty."""
+    """The encoded bytes. Raises OSError when the file is gone, LookupError when the cell is empty, StorageError."""
     if not ref.member:
-        return Path(ref.path).read_bytes()
+        return places.read_bytes(ref.path)
     kind, _, where = ref.member.partition(":")
     if kind == "tar":
         offset, size = map(int, where.split(":"))
-        with Path(ref.path).open("rb") as file:
-            file.seek(offset)
-            return file.read(size)
+        return places.read_bytes(ref.path, offset, size)
     row, _, rest = where.partition(":")
     column, _, index = rest.rpartition(":")
-    return cells.read_image(Path(ref.path), int(row), column, int(index))
+    return cells.read_image(places.place(ref.path), int(row), column, int(index))
 
 
 def fetch(ref: ImageRef) -> bytes | Problem:
-    """The encoded bytes, or why there are none: image_missing, image_unreadable."""
+    """The encoded bytes, or why there are none: image_missing, image_unreadable. Raises StorageError."""
     try:
         return read_bytes(ref)
     except (FileNotFoundError, NotADirectoryError, IsADirectoryError):

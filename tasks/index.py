@@ -1,7 +1,7 @@
 """Which shard of a folder holds which digest: read from the shards' footers, and cached beside them.
 
-The cache is trusted for a shard only while name, size and modification time agree, so losing it, or being killed while
-writing it, costs a scan and nothing else.
+The cache is trusted for a shard only while name, size and modification time (its ETag, where only the mirror holds it)
+agree, so losing it, or being killed while writing it, costs a scan and nothing else.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
@@ -19,15 +20,18 @@ from numpy.typing import NDArray
 
 from tasks.atomic import replacing
 from tasks.digests import DigestIndex, Digests, from_arrow, to_arrow
-from tasks.shards import SUFFIX, CorruptShardError, open_shard
+from tasks.mirror import Mirror
+from tasks.shards import SUFFIX, CorruptShardError, open_keys
 
 log = logging.getLogger(__name__)
 
 INDEX = "index.arrow"
 _META = b"shards"
 
-Stamp = tuple[str, int, int]
-"""A shard as it was when read: name, bytes, modification time in ns."""
+Stamp = tuple[str, int, int | str]
+"""A shard as it was when read: name, bytes, modification time in ns or ETag."""
+
+_AT_A_TIME = 16
 
 
 @dataclass(frozen=True)
@@ -62,16 +66,26 @@ class Catalogue:
         return shards, positions
 
 
-def load_catalogue(folder: Path) -> Catalogue:
-    """The index of every whole shard in `folder`; damaged ones are named in the log and left out."""
-    stamps = [_stamp(path) for path in list_shards(folder)]
+def load_catalogue(folder: Path, mirror: Mirror | None = None) -> Catalogue:
+    """The index of every whole shard in `folder` or its mirror; damaged ones are named in the log and left out.
+
+    Raises StorageError when the mirror cannot be read.
+    """
+    places = {path.name: path for path in list_shards(folder)}
+    stamps = [_stamp(path) for path in places.values()]
+    if mirror is not None:
+        away = {name: stamp for name, stamp in mirror.list_files(folder).items() if _is_shard(name)}
+        stamps = sorted([*stamps, *((name, *stamp) for name, stamp in away.items() if name not in places)])
+        places = {name: mirror.copy_of(folder / name) for name in away} | places
     cached_stamps, cached = _read_cache(folder / INDEX)
     if stamps and stamps == cached_stamps and cached is not None:
         return _catalogue(stamps, cached, presorted=True)
     kept = set(cached_stamps) if cached is not None else set()
     numbers = {stamp: number for number, stamp in enumerate(stamps)}
     pieces = list(_carry_over(cached_stamps, cached, numbers)) if cached is not None else []
-    pieces += [_read_entries(folder / stamp[0], numbers[stamp]) for stamp in stamps if stamp not in kept]
+    fresh = [stamp for stamp in stamps if stamp not in kept]
+    with ThreadPoolExecutor(_AT_A_TIME) as pool:  # of use where each is a request or two
+        pieces += pool.map(_read_entries, (places[name] for name, _, _ in fresh), map(numbers.__getitem__, fresh))
     catalogue = _catalogue(stamps, _join(pieces))
     if stamps:
         _write_cache(folder / INDEX, stamps, catalogue)
@@ -80,7 +94,11 @@ def load_catalogue(folder: Path) -> Catalogue:
 
 def list_shards(folder: Path) -> list[Path]:
     """The shard files of a folder, by name."""
-    return sorted(path for path in folder.glob("*" + SUFFIX) if path.name != INDEX)
+    return sorted(path for path in folder.glob("*" + SUFFIX) if _is_shard(path.name))
+
+
+def _is_shard(name: str) -> bool:
+    return name.endswith(SUFFIX) and name != INDEX
 
 
 def _stamp(path: Path) -> Stamp:
@@ -90,7 +108,7 @@ def _stamp(path: Path) -> Stamp:
 
 def _read_entries(path: Path, number: int) -> Entries:
     try:
-        shard = open_shard(path)
+        shard = open_keys(path)
     except CorruptShardError as error:
         log.warning("%s; ignored, its rows will be extracted again", error)
         return _join([])

@@ -23,6 +23,7 @@ from tasks.endpoint import Endpoint
 from tasks.errors import ParamsError
 from tasks.images import read_bytes
 from tasks.layout import Layout
+from tasks.mirror import Mirror
 from tasks.params import ExtractSettings, JudgeSettings
 from tasks.rubrics import RUBRICS, Json, Rubric
 from tasks.sample import Sample, digest_json
@@ -63,8 +64,12 @@ def asked_for(extract: ExtractSettings) -> tuple[str, ...]:
     return names
 
 
-def rate(settings: JudgeSettings, layout: Layout, names: Sequence[str], rows: Collection[int]) -> dict[str, Json]:
+def rate(
+    settings: JudgeSettings, layout: Layout, names: Sequence[str], rows: Collection[int], mirror: Mirror | None = None
+) -> dict[str, Json]:
     """Rate rows (of the dataset), write features/<rubric>/part-00000.parquet for each rubric.
+
+    Replies that only the mirror holds are fetched first, and new ones are sent there.
 
     Returns what extraction.json says of each: among it `unread`, how many rows hold NaN because their reply could not
     be read. Raises ParamsError above the cost limit, EngineError when the endpoint stays away.
@@ -72,6 +77,8 @@ def rate(settings: JudgeSettings, layout: Layout, names: Sequence[str], rows: Co
     wanted = set(rows)
     samples = [sample for sample in read_samples(layout.samples) if sample.row in wanted]
     rubrics = [RUBRICS[name] for name in names]
+    if mirror is not None:
+        mirror.share(layout.store / JUDGED)
     questions = _unanswered(settings, layout.store, rubrics, samples)
     expected = estimate(settings, questions)
     log.info("judge: %d requests, about %d tokens, cost %.2f", expected.requests, expected.input_tokens, expected.cost)
@@ -80,7 +87,11 @@ def rate(settings: JudgeSettings, layout: Layout, names: Sequence[str], rows: Co
             f"extract.judge: {expected.requests} requests would cost about {expected.cost:.2f}, "
             f"above extract.judge.maximum_cost {settings.maximum_cost:.2f}"
         )
-    _ask(settings, questions)
+    try:
+        _ask(settings, questions)
+    finally:
+        if mirror is not None:
+            mirror.share(layout.store / JUDGED)
     return {
         rubric.name: _describe(settings, rubric, unread=_write(settings, layout, rubric, samples)) for rubric in rubrics
     }

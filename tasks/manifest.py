@@ -22,6 +22,7 @@ from tasks.atomic import write_json
 from tasks.errors import LineageError
 from tasks.layout import Layout
 from tasks.params import Settings
+from tasks.places import is_url, opened, stamp
 from tasks.sample import digest_json
 
 SCHEMA = 1
@@ -42,13 +43,13 @@ Json = dict[str, Any]
 
 def digest_file(path: Path) -> str:
     """sha256 of a file's bytes, as 64 hex digits."""
-    with path.open("rb") as handle:
+    with opened(path) as handle:
         return hashlib.file_digest(handle, "sha256").hexdigest()
 
 
 def describe_file(path: Path) -> Json:
     """{"sha256", "bytes"} of a file."""
-    return {"sha256": digest_file(path), "bytes": path.stat().st_size}
+    return {"sha256": digest_file(path), "bytes": stamp(path)[0]}
 
 
 def base_of(layout: Layout) -> Path:
@@ -63,6 +64,8 @@ def relative(path: Path, start: Path) -> str:
 
 def input_path(path: Path, base: Path) -> str:
     """How an input is recorded: as it was spelled, or relative to the working folder if that holds `base` too."""
+    if is_url(path):
+        return str(path)
     here = Path.cwd()
     moves_along = base.is_relative_to(here) and path.is_relative_to(here)
     return (path.relative_to(here) if moves_along else path).as_posix()
@@ -116,11 +119,16 @@ def digest_content(content: Mapping[str, Any]) -> str:
 def complete(content: Mapping[str, Any], git: Mapping[str, Any], dvc: Mapping[str, Any]) -> Json:
     """The manifest with its `record` block: the git commit, and the md5 dvc.lock holds for each stage.
 
-    `dvc`: {stage: {"deps": {path: md5}, "outs": {path: md5}}}, as `read_lock` gives it. The seal covers the rest of the
-    manifest and `record.digest` covers the record, so both can be checked.
+    `dvc`: {stage: {"deps": {path: md5}, "outs": {path: md5}}}, each md5 as `locked` gives it. The seal covers the rest
+    of the manifest and `record.digest` covers the record, so both can be checked.
     """
     record = {"git": dict(git), "dvc": dict(dvc)}
     return {**content, "record": {**record, "digest": digest_json(record)}}
+
+
+def locked(entry: Mapping[str, Any]) -> str:
+    """What dvc.lock knows a file by: its md5, or "etag ..." for one in object storage; "" where it says neither."""
+    return str(entry["md5"]) if "md5" in entry else f"etag {entry['etag']}" if "etag" in entry else ""
 
 
 def count_rows(selection: Path) -> Json:

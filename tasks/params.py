@@ -27,10 +27,10 @@ class Section(BaseModel):
 class DatasetSettings(Section):
     """Which rows come in."""
 
-    path: str = Field(description="file, folder, glob of tar shards, or a hub dataset id")
+    path: str = Field(description="file, folder, pattern of shards, their URL, or a hub dataset id")
     format: Literal["auto", "llava", "messages", "llamafactory", "parquet", "webdataset"] = "auto"
     image_root: str | None = Field(
-        default=None, description="images may only lie under here; default: the dataset's folder"
+        default=None, description="folder or URL that images may only lie under; default: the dataset's folder"
     )
     source_field: str | None = Field(
         default=None, description="field that names a row's source; default: see docs/formats.md"
@@ -207,6 +207,11 @@ class RunSettings(Section):
     )
     token_budget: int = Field(default=16_384, gt=0, description="tokens per batch, padding included")
     shard_rows: int = Field(default=1024, gt=0, description="rows per store shard: what a crash can lose per worker")
+    store: str | None = Field(
+        default=None,
+        pattern=r"^[a-z][a-z0-9+.-]*://.",
+        description="URL, such as s3://bucket/store, that the feature store is shared through",
+    )
     ray: RaySettings = RaySettings()
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import polars as pl
@@ -78,7 +77,7 @@ def _compare_group(
     places = {int(row): place for place, row in enumerate(first.rows)}
     rows = choose(dict(zip(places, map(str, first.digests), strict=True)), finished.content["digest"], count)
     wanted = _samples(finished, rows)
-    samples = [one for one in wanted if all(Path(image.path).exists() for image in one.images)]
+    samples = [one for one in wanted if all(finished.find(image.path) for image in one.images)]
     for sample in wanted:
         if sample not in samples:
             yield Finding(f"{signals[0]} of row {sample.row}", "unreachable", "its images are not here")
@@ -128,4 +127,4 @@ def _samples(finished: Finished, rows: Sequence[int]) -> list[Sample]:
 
 
 def _reach(finished: Finished, path: str) -> str:
-    return str(finished.find(path) or Path(path))
+    return str(finished.find(path) or path)

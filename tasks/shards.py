@@ -9,7 +9,8 @@ from __future__ import annotations
 import hashlib
 import json
 import zlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from numpy.typing import NDArray
 
 from tasks.atomic import replacing
 from tasks.digests import Digests, from_arrow, pack, to_arrow, unpack
+from tasks.places import opened
 
 SUFFIX = ".arrow"
 _META = b"scalselect"
@@ -87,21 +89,37 @@ def write_shard(
 
 def open_shard(path: Path) -> Shard:
     """Map a shard. Raises CorruptShardError for a file cut short; `Shard.verify` checks the columns."""
+    with _telling_damage(path), pa.memory_map(str(path)) as source:
+        return _read(path, pa.ipc.open_file(source))
+
+
+def open_keys(path: Path) -> Shard:
+    """Digests and refusals of a shard here or at a URL, without its columns: few bytes of it are read.
+
+    Raises CorruptShardError, StorageError.
+    """
+    only = pa.ipc.IpcReadOptions(included_fields=[0])
+    with _telling_damage(path), opened(path, cache_type="none") as source:
+        return _read(path, pa.ipc.open_file(source, options=only))
+
+
+@contextmanager
+def _telling_damage(path: Path) -> Iterator[None]:
     try:
-        with pa.memory_map(str(path)) as source:
-            reader = pa.ipc.open_file(source)
-            batch = reader.get_batch(0)
-            record = json.loads(reader.schema.metadata[_META])
-        digests = from_arrow(batch.column("digest"))
-        sound = _checksum_keys(digests, record["refusals"]) == record["keys"]
-        refusals = tuple(Refusal(**one) for one in record["refusals"])
-        columns = {name: _as_numpy(batch.column(name)) for name in batch.schema.names if name != "digest"}
-        shard = Shard(path, digests, columns, refusals, record["columns"])
+        yield
     except (pa.ArrowException, OSError, ValueError, KeyError, TypeError) as error:
         raise CorruptShardError(path, f"not a whole shard ({error})") from None
-    if not sound:
+
+
+def _read(path: Path, reader: pa.RecordBatchFileReader) -> Shard:
+    batch = reader.get_batch(0)
+    record = json.loads(reader.schema.metadata[_META])
+    digests = from_arrow(batch.column("digest"))
+    if _checksum_keys(digests, record["refusals"]) != record["keys"]:
         raise CorruptShardError(path, "checksum of its digests differs")
-    return shard
+    refusals = tuple(Refusal(**one) for one in record["refusals"])
+    columns = {name: _as_numpy(batch.column(name)) for name in batch.schema.names if name != "digest"}
+    return Shard(path, digests, columns, refusals, record["columns"])
 
 
 def rewrite_shard(shard: Shard, fingerprint: str, wanted: Callable[[Digests], NDArray[np.bool_]]) -> Path | None:

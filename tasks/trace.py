@@ -162,9 +162,13 @@ def _record_steps(finished: Finished) -> Iterator[Step]:
     if record["git"]:
         yield Step("git", record["git"])
     for stage, sides in record["dvc"].items():
-        files = {path: f"md5 {md5}" for side in sides.values() for path, md5 in side.items()}
+        files = {path: _label(value) for side in sides.values() for path, value in side.items()}
         # The hundred source files would bury the data, and the step `code` has their digest.
-        yield Step(f"dvc {stage}", {path: md5 for path, md5 in files.items() if Path(path).parts[0] != "tasks"})
+        yield Step(f"dvc {stage}", {path: known for path, known in files.items() if Path(path).parts[0] != "tasks"})
+
+
+def _label(locked: str) -> str:
+    return locked if locked.startswith("etag ") else f"md5 {locked}"
 
 
 def _row_of(finished: Finished, identity: str | None) -> int:

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 import polars as pl
 from jinja2 import TemplateError
 
-from tasks import image_index, lengths
+from tasks import image_index, lengths, places
 from tasks.atomic import replacing, write_json
 from tasks.checks import check_row
 from tasks.errors import DatasetError, GateError
@@ -61,11 +61,12 @@ def validate(settings: Settings, layout: Layout) -> None:
     """
     dataset = open_dataset(settings.dataset)
     named = settings.dataset.image_root
-    if named is not None and not Path(named).is_dir():
+    if named is not None and not places.place(named).is_dir():
         raise DatasetError(f"dataset.image_root: {named}: no such folder")
     limits = settings.validation
+    readers = settings.run.workers or (places.READERS if places.is_url(dataset.root) else None)
     with (
-        image_index.opened(layout.store / "images.sqlite", limits.maximum_pixels, settings.run.workers) as images,
+        image_index.opened(layout.store / "images.sqlite", limits.maximum_pixels, readers) as images,
         _counting(settings, layout) as count,
     ):
         tally = Tally()
@@ -224,8 +225,8 @@ def _tracked(verdicts: Iterable[Verdict]) -> Iterator[Verdict]:
 
 
 def _describe(path: Path, root: Path, images: ImageIndex) -> dict[str, Any]:
-    name = path.relative_to(root) if path.is_relative_to(root) else Path(path.name)
-    return {"name": name.as_posix(), "bytes": path.stat().st_size, "sha256": images.digest_file(path)}
+    size, _ = places.stamp(path)
+    return {"name": places.name_below(path, root), "bytes": size, "sha256": images.digest_file(path)}
 
 
 def _pass_or_stop(gates: Sequence[Gate], frame: pl.DataFrame, layout: Layout) -> None:

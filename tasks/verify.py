@@ -21,7 +21,7 @@ from tasks.findings import Finding, State, Verification
 from tasks.finished import Finished, open_finished, record_is_whole
 from tasks.formats import Dataset, open_dataset
 from tasks.images import read_bytes
-from tasks.manifest import Json, count_rows, describe_code, digest_content, digest_file
+from tasks.manifest import Json, count_rows, describe_code, digest_content, digest_file, locked
 from tasks.sample import ImageRef, Sample, digest_bytes, digest_sample
 from tasks.tables import read_samples
 
@@ -124,7 +124,7 @@ def check_dvc(finished: Finished) -> Iterator[Finding]:
     stages = (yaml.safe_load(lock.read_text(encoding="utf-8")) or {}).get("stages", {})
     for stage, sides in record["dvc"].items():
         for side, files in sides.items():
-            held = {one["path"]: one.get("md5") for one in stages.get(stage, {}).get(side, [])}
+            held = {one["path"]: locked(one) for one in stages.get(stage, {}).get(side, [])}
             for path, md5 in files.items():
                 yield _compare(f"dvc.lock {stage} {path}", md5, held.get(path))
                 if side == "outs" and (lock.parent / path).is_file():

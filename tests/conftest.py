@@ -4,6 +4,9 @@ import os
 from pathlib import Path
 
 import pytest
+from buckets import bucket, s3, s3_endpoint
+
+__all__ = ["bucket", "s3", "s3_endpoint"]
 
 os.environ.update(
     DO_NOT_TRACK="1",

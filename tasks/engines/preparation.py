@@ -18,7 +18,7 @@ from typing import Any
 from PIL import Image
 
 from tasks.engines.work import Job, Preparer, name_rows
-from tasks.errors import EngineError
+from tasks.errors import EngineError, StorageError
 from tasks.problem import Problem
 from tasks.sample import ImageRef, Sample
 from tasks.shards import Refusal
@@ -75,9 +75,11 @@ class Preparation:
 
 
 def prepare_row(sample: Sample) -> Any:
-    """One row's model inputs, or a Refusal that says what is wrong with it."""
+    """One row's model inputs, or a Refusal that says what is wrong with it. Raises StorageError: no row's fault."""
     try:
         images = [_decode(image) for image in sample.images]
+    except StorageError:
+        raise
     except _ChangedImageError as error:
         return Refusal(sample.digest, "image_changed", str(error), lasting=False)
     except Exception as error:

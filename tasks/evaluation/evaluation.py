@@ -29,6 +29,7 @@ from tasks.evaluation.table import FULL, UNTRAINED, Outcome, tabulate
 from tasks.evaluation.truth import Kept, describe, read_truth
 from tasks.layout import Layout
 from tasks.params import Settings
+from tasks.places import place
 
 log = logging.getLogger(__name__)
 
@@ -105,7 +106,7 @@ def break_down(outcomes: Sequence[Outcome], tasks: Sequence[Task]) -> list[Cell]
 
 def look_inside(settings: Settings, subsets: dict[Run, Subset]) -> list[Kept]:
     """What each method kept, where truth.jsonl lies beside the dataset; else nothing."""
-    truths = read_truth(Path(settings.dataset.path))
+    truths = read_truth(place(settings.dataset.path))
     if not truths:
         return []
     groups: dict[tuple[str, int | float], list[Sequence[int]]] = {}

@@ -14,6 +14,7 @@ from tasks.formats.parquet import open_parquet
 from tasks.formats.record import Dataset, Format, Row
 from tasks.formats.webdataset import open_webdataset
 from tasks.params import DatasetSettings
+from tasks.places import reach
 from tasks.problem import Problem
 
 __all__ = [
@@ -52,7 +53,13 @@ WRITERS: dict[str, Writer] = {
 
 
 def open_dataset(settings: DatasetSettings) -> Dataset:
-    """Open the dataset in the format that is set, or detected. Raises DatasetError naming the file and the fix."""
+    """Open the dataset in the format that is set, or detected. Raises DatasetError naming the file and the fix.
+
+    For a URL also StorageError, when its storage refuses or cannot be reached.
+    """
+    reach(settings.path, "dataset.path")
+    if settings.image_root:
+        reach(settings.image_root, "dataset.image_root")
     name = settings.format
     if name == "auto":
         name = "llamafactory" if settings.columns or settings.tags else detect(settings.path)  # type: ignore[assignment]

@@ -12,6 +12,7 @@ from typing import Any
 
 from tasks import images
 from tasks.formats.record import Row
+from tasks.places import is_url
 from tasks.problem import Problem
 from tasks.sample import IMAGE_PLACEHOLDER, ImageRef, Turn
 from tasks.unicode import escape, is_unicode
@@ -203,7 +204,8 @@ def _folder(refs: Sequence[ImageRef], root: Path) -> str:
     """First folder under the root on the way to the first image."""
     if not refs or refs[0].member:
         return ""
-    inside = refs[0].path.removeprefix(os.path.join(os.path.normpath(root), ""))  # noqa: PTH118
+    base = str(root) if is_url(root) else os.path.normpath(root)
+    inside = refs[0].path.removeprefix(os.path.join(base, ""))  # noqa: PTH118
     return inside.partition("/")[0] if "/" in inside else ""
 
 

@@ -11,6 +11,7 @@ from typing import Any
 from tasks.errors import DatasetError
 from tasks.formats import llamafactory, parquet, webdataset
 from tasks.formats.json_dataset import data_file, layout, read_values
+from tasks.places import place
 
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+|[\w-]+")
 _LOOK_AT = 100
@@ -19,19 +20,19 @@ _FORMATS = "llava, messages, llamafactory, parquet, webdataset"
 
 def detect(path: Path | str) -> str:
     """A name in FORMATS. Raises DatasetError saying what was found and how to go on."""
-    place = Path(path)
-    if place.suffix == ".tar" or (place.is_dir() and webdataset.shard_files(str(path))):
+    there = place(str(path))
+    if there.suffix == ".tar" or (there.is_dir() and webdataset.shard_files(str(path))):
         return "webdataset"
-    if not place.exists():
-        is_file_name = place.suffix in (".json", ".jsonl", ".ndjson", ".parquet", ".arrow")
-        if parquet.local_shards(place, "train") or (_HUB_ID.fullmatch(str(path)) and not is_file_name):
+    if not there.exists():
+        is_file_name = there.suffix in (".json", ".jsonl", ".ndjson", ".parquet", ".arrow")
+        if parquet.local_shards(there, "train") or (_HUB_ID.fullmatch(str(path)) and not is_file_name):
             return "parquet"
         raise DatasetError(f"{path}: no such file or folder")
-    if llamafactory.describes(place):
+    if llamafactory.describes(there):
         return "llamafactory"
-    if place.suffix in (".parquet", ".arrow") or (place.is_dir() and _holds_tables(place)):
+    if there.suffix in (".parquet", ".arrow") or (there.is_dir() and _holds_tables(there)):
         return "parquet"
-    return _detect_json(data_file(place))
+    return _detect_json(data_file(there))
 
 
 def _holds_tables(folder: Path) -> bool:

@@ -13,6 +13,7 @@ from tasks import images
 from tasks.atomic import replacing
 from tasks.errors import ParamsError
 from tasks.params import ExportSettings
+from tasks.places import is_url, place
 from tasks.sample import ImageRef, Sample, digest_bytes
 
 # Fields that the target format writes itself.
@@ -21,7 +22,10 @@ _SPOKEN_FOR = frozenset(["conversations", "conversation", "messages", "texts", "
 
 @dataclass(frozen=True, slots=True)
 class PathPolicy:
-    """How exports spell image paths: relative to the output file, absolute, or relative to a media folder."""
+    """How exports spell image paths: relative to the output file, absolute, or relative to a media folder.
+
+    An image in object storage is named by its URL, but relative to a media folder that is a URL above it.
+    """
 
     kind: Literal["relative", "absolute", "media_dir"] = "relative"
     media_dir: Path | None = None
@@ -31,11 +35,14 @@ class PathPolicy:
         """The policy of params.yaml. Raises ParamsError when media_dir is asked for and not named."""
         if settings.paths == "media_dir" and not settings.media_dir:
             raise ParamsError("export.paths is media_dir: set export.media_dir to the folder that trainers are given")
-        return cls(settings.paths, Path(settings.media_dir) if settings.media_dir else None)
+        return cls(settings.paths, place(settings.media_dir) if settings.media_dir else None)
 
     def spell(self, path: Path, out: Path) -> str:
         """`path` as the export in folder `out` names it."""
-        if self.kind == "absolute":
+        if is_url(path):
+            above = f"{self.media_dir}/" if self.kind == "media_dir" else ""
+            return str(path).removeprefix(above)
+        if self.kind == "absolute" or is_url(self.media_dir or out):
             return os.path.abspath(path)  # noqa: PTH100
         return os.path.relpath(path, out if self.kind == "relative" or self.media_dir is None else self.media_dir)
 
@@ -63,7 +70,7 @@ class ImageFiles:
 
     def spell(self, ref: ImageRef) -> str:
         """The image's path under the path policy. Raises OSError when a shard can no longer be read."""
-        return self._paths.spell(self._unpack(ref) if ref.member else Path(ref.path), self._out)
+        return self._paths.spell(self._unpack(ref) if ref.member else place(ref.path), self._out)
 
     def _unpack(self, ref: ImageRef) -> Path:
         if ref.sha256 in self._unpacked:

@@ -15,6 +15,7 @@ from tasks.formats import json_stream
 from tasks.formats.conversation import Spelling, read_row
 from tasks.formats.record import Row
 from tasks.params import DatasetSettings
+from tasks.places import place, read_bytes, stamp
 
 _CLOSING = re.compile(rb"[ \t\n\r]*\][ \t\n\r]*\Z")
 
@@ -50,8 +51,8 @@ class JsonDataset:
 
 def open_json(settings: DatasetSettings, name: str, spelling: Spelling) -> JsonDataset:
     """Open a .json or .jsonl file. Raises DatasetError."""
-    path = data_file(Path(settings.path))
-    root = Path(settings.image_root) if settings.image_root else path.parent
+    path = data_file(place(settings.path))
+    root = place(settings.image_root) if settings.image_root else path.parent
     return JsonDataset(name, path, root, spelling, settings.source_field, layout(path))
 
 
@@ -92,9 +93,8 @@ def read_values(path: Path, extension: str) -> Iterator[tuple[str, Any]]:
 def _as_array(texts: Iterable[str], like: Path) -> Iterator[str]:
     """A JSON array with the white space of `like`, so that all its rows together give the file again."""
     opening, separator = _gaps(like)
-    with like.open("rb") as file:
-        file.seek(max(0, like.stat().st_size - 256))
-        closing = _CLOSING.search(file.read())
+    size = stamp(like)[0]
+    closing = _CLOSING.search(read_bytes(like, max(0, size - 256)))
     yield "[" + opening
     for index, text in enumerate(texts):
         yield separator + text if index else text

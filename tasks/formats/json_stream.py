@@ -9,11 +9,13 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO
 
 from tasks.errors import DatasetError
+from tasks.places import is_url, telling_faults
 from tasks.problem import Problem
 
 CHUNK = 1 << 20
@@ -32,18 +34,23 @@ class Value:
     before: str
 
 
-def open_text(path: Path) -> TextIO:
+@contextmanager
+def open_text(path: Path) -> Iterator[TextIO]:
     """Open for reading so that encoding the text again (UTF-8, surrogateescape) gives the file's own bytes.
 
-    A byte order mark is dropped. Raises DatasetError when the file cannot be opened.
+    A byte order mark is dropped. Raises DatasetError when the file cannot be opened, StorageError.
     """
-    try:
-        file = path.open(encoding="utf-8", errors="surrogateescape", newline="\n")
-    except OSError as error:
-        raise DatasetError(f"{path}: {error.strerror or error}") from None
-    if file.read(1) != "\ufeff":
-        file.seek(0)
-    return file
+    with telling_faults(path):
+        try:
+            file = path.open(encoding="utf-8", errors="surrogateescape", newline="\n")
+        except OSError as error:
+            if is_url(path) and not isinstance(error, FileNotFoundError):
+                raise
+            raise DatasetError(f"{path}: {error.strerror or 'no such file'}") from None
+        with file:
+            if file.read(1) != "\ufeff":
+                file.seek(0)
+            yield file
 
 
 def parse(text: str) -> Any | Problem:

@@ -17,6 +17,7 @@ from tasks.formats.conversation import Spelling
 from tasks.formats.export import ImageFiles, PathPolicy, uniform_object, write_array
 from tasks.formats.json_dataset import JsonDataset, open_json
 from tasks.params import DatasetSettings
+from tasks.places import place, read_bytes
 from tasks.sample import Sample
 
 INFO = "dataset_info.json"
@@ -44,7 +45,7 @@ def open_llamafactory(settings: DatasetSettings) -> JsonDataset:
     info, entry = _entry_of(settings)
     columns = {**_COLUMNS, **entry.get("columns", {}), **settings.columns}
     tags = {**_TAGS, **entry.get("tags", {}), **settings.tags}
-    path = info.parent / entry["file_name"] if info else Path(settings.path)
+    path = info.parent / entry["file_name"] if info else place(settings.path)
     opened = open_json(settings.model_copy(update={"path": str(path)}), "llamafactory", spell(columns, tags))
     return replace(opened, described_by=(info,) if info else ())
 
@@ -82,7 +83,7 @@ def find_info(path: Path) -> Path | None:
 
 
 def _entry_of(settings: DatasetSettings) -> tuple[Path | None, Mapping[str, Any]]:
-    path = Path(settings.path)
+    path = place(settings.path)
     info = find_info(path)
     entries = _read(info) if info else {}
     if path.name != INFO and not path.is_dir():
@@ -114,7 +115,7 @@ def _is_sharegpt(entry: Any) -> bool:
 
 def _read(info: Path) -> dict[str, dict[str, Any]]:
     try:
-        found = json.loads(info.read_text(encoding="utf-8"))
+        found = json.loads(read_bytes(info).decode("utf-8"))
     except ValueError as error:
         raise DatasetError(f"{info}: not valid JSON: {error}") from None
     if not isinstance(found, dict):

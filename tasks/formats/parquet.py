@@ -11,7 +11,6 @@ import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from glob import glob
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +24,7 @@ from tasks.formats.conversation import Spelling, read_row
 from tasks.formats.image_columns import find_image_columns, read_image_columns
 from tasks.formats.record import Row
 from tasks.params import DatasetSettings
+from tasks.places import expand, place, read_bytes, telling_faults
 
 # A row with images and no `<image>` at all shows them first: what TRL does with such rows, and what `texts` means.
 SPELLING = Spelling(
@@ -79,7 +79,7 @@ class TableDataset:
 
 def open_parquet(settings: DatasetSettings) -> TableDataset:
     """Open a file, folder, saved dataset or hub id. Raises DatasetError."""
-    path = Path(settings.path)
+    path = place(settings.path)
     if shards := local_shards(path, settings.split):
         root = path if path.is_dir() else shards[0].parent
         return TableDataset(_root(settings, root), shards, shards, settings.source_field)
@@ -95,7 +95,7 @@ def local_shards(path: Path, split: str) -> tuple[Path, ...]:
         return saved_shards(path, split) or folder_shards(path, split)
     if path.is_file():
         return (path,)
-    return tuple(Path(one) for one in sorted(glob(str(path))) if one.endswith(".parquet"))  # noqa: PTH207
+    return tuple(one for one in expand(str(path)) if one.suffix == ".parquet")
 
 
 def saved_shards(path: Path, split: str) -> tuple[Path, ...]:
@@ -103,7 +103,7 @@ def saved_shards(path: Path, split: str) -> tuple[Path, ...]:
     for folder in (path, path / split):
         state = folder / "state.json"
         if state.is_file():
-            found = json.loads(state.read_text(encoding="utf-8"))
+            found = json.loads(read_bytes(state))
             return tuple(folder / one["filename"] for one in found["_data_files"])
     return ()
 
@@ -145,12 +145,13 @@ def write_table(path: Path, schema: pa.Schema, tables: Iterable[pa.Table]) -> No
 
 
 def _root(settings: DatasetSettings, default: Path) -> Path:
-    return Path(settings.image_root) if settings.image_root else default
+    return place(settings.image_root) if settings.image_root else default
 
 
 def _schema(path: Path) -> pa.Schema:
     try:
-        return cells.schema(path)
+        with telling_faults(path):
+            return cells.schema(path)
     except (OSError, pa.ArrowInvalid) as error:
         raise DatasetError(f"{path}: not a readable {_kind(path)} file: {error}") from None
 

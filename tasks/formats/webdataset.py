@@ -10,7 +10,6 @@ import re
 import tarfile
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from glob import glob
 from itertools import groupby
 from pathlib import Path
 from typing import IO, Any
@@ -22,6 +21,7 @@ from tasks.formats import json_stream, messages
 from tasks.formats.conversation import read_row
 from tasks.formats.record import Row
 from tasks.params import DatasetSettings
+from tasks.places import expand, opened, place, read_bytes
 from tasks.problem import Problem
 from tasks.sample import IMAGE_PLACEHOLDER, ImageRef
 from tasks.unicode import escape
@@ -32,13 +32,17 @@ _BRACES = re.compile(r"\{(\d+)\.\.(\d+)\}")
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """A file in a shard: its name (key.suffix), and where its header, its bytes and its last block lie."""
+    """A file in a shard: its name (key.suffix), and where its header, its bytes and its last block lie.
+
+    `text`: its bytes, where they are read in passing: the conversation of a row.
+    """
 
     path: Path
     name: str
     header: int
     offset: int
     size: int
+    text: bytes | None = None
 
     @property
     def key(self) -> str:
@@ -57,9 +61,7 @@ class Member:
 
     def read(self) -> bytes:
         """The member's bytes."""
-        with self.path.open("rb") as file:
-            file.seek(self.offset)
-            return file.read(self.size)
+        return read_bytes(self.path, self.offset, self.size) if self.text is None else self.text
 
 
 @dataclass(frozen=True)
@@ -102,17 +104,18 @@ def open_webdataset(settings: DatasetSettings) -> ShardDataset:
     files = shard_files(settings.path)
     if not files:
         raise DatasetError(f"{settings.path}: no .tar shards there")
-    root = Path(settings.image_root) if settings.image_root else files[0].parent
+    root = place(settings.image_root) if settings.image_root else files[0].parent
     return ShardDataset(root, files, settings.source_field)
 
 
 def shard_files(path: str) -> tuple[Path, ...]:
     """Shards in order: by name for folders and globs, as counted for braces."""
-    if Path(path).is_dir():
-        return tuple(sorted(Path(path).glob("*.tar")))
-    if Path(path).is_file():
-        return (Path(path),)
-    return tuple(Path(one) for spelled in expand_braces(path) for one in sorted(glob(spelled)))  # noqa: PTH207
+    named = place(path)
+    if named.is_dir():
+        return tuple(sorted(named.glob("*.tar")))
+    if named.is_file():
+        return (named,)
+    return tuple(one for spelled in expand_braces(path) for one in expand(spelled))
 
 
 def expand_braces(pattern: str) -> list[str]:
@@ -130,13 +133,21 @@ def expand_braces(pattern: str) -> list[str]:
 def read_members(path: Path) -> Iterator[Member]:
     """Files of a shard in order; folders, links and names without a suffix belong to no row. Raises DatasetError."""
     try:
-        with tarfile.open(path, "r:") as tar:
+        with opened(path) as file, tarfile.open(fileobj=file, mode="r:") as tar:
             while (info := tar.next()) is not None:
                 tar.members.clear()  # type: ignore[attr-defined]  # else it remembers every header it has seen
                 if info.isreg() and _NAME.fullmatch(info.name):
-                    yield Member(path, info.name, info.offset, info.offset_data, info.size)
+                    text = _text(tar, info)
+                    yield Member(path, info.name, info.offset, info.offset_data, info.size, text)
     except (tarfile.TarError, OSError) as error:
         raise DatasetError(f"{path}: not a readable, uncompressed tar file: {error}") from None
+
+
+def _text(tar: tarfile.TarFile, info: tarfile.TarInfo) -> bytes | None:
+    if not info.name.lower().endswith((".json", ".txt")):
+        return None
+    file = tar.extractfile(info)
+    return file.read() if file else None
 
 
 def close_tar(file: IO[bytes]) -> None:
@@ -191,9 +202,7 @@ def _ref(member: Member) -> ImageRef:
 
 def _blocks(member: Member) -> bytes:
     end = member.offset + -(-member.size // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE
-    with member.path.open("rb") as file:
-        file.seek(member.header)
-        return file.read(end - member.header)
+    return read_bytes(member.path, member.header, end - member.header)
 
 
 def _renamed(member: Member, name: str) -> bytes:

@@ -2,6 +2,7 @@
 
 import base64
 import json
+import shutil
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -15,6 +16,7 @@ from tasks.errors import EngineError, ParamsError
 from tasks.judge import rate
 from tasks.layout import Layout
 from tasks.methods import METHODS
+from tasks.mirror import mirrored
 from tasks.params import JudgeSettings
 from tasks.pool import read_pool
 from tasks.rubrics import RUBRICS
@@ -111,6 +113,16 @@ def test_each_content_is_asked_once_and_remembered(server, layout):
     assert (layout.features / "judge" / "part-00000.parquet").read_bytes() == before
     rate(settings(server, model="judge-2"), layout, ("judge",), range(5))
     assert len(server.requests) == 8
+
+
+def test_replies_are_shared_through_a_mirror(server, layout, bucket):
+    with mirrored(f"{bucket}/store", layout.store) as mirror:
+        rate(settings(server), layout, ("judge",), range(5), mirror)
+    assert len(server.requests) == 4
+    shutil.rmtree(layout.store)
+    with mirrored(f"{bucket}/store", layout.store) as mirror:
+        rate(settings(server), layout, ("judge",), range(5), mirror)
+    assert len(server.requests) == 4
 
 
 def test_what_is_asked(server, layout, monkeypatch):
