@@ -12,6 +12,7 @@ exist, and one that was damaged is named in the log, ignored, and extracted agai
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,6 +40,7 @@ log = logging.getLogger(__name__)
 ASSEMBLED = "assembled"
 JUDGED = "judge"
 _OPEN_SHARDS = 256
+_FINGERPRINT = re.compile(r"[0-9a-f]{64}")
 
 
 @dataclass(frozen=True)
@@ -187,9 +189,9 @@ def collect(
 
 
 def _shelves(root: Path, mirror: Mirror | None) -> list[Path]:
-    """The folders that hold shards."""
+    """The folders that hold shards: those named by a fingerprint. Others, such as finished trainings, are not ours."""
     found = {one for one in root.iterdir() if one.is_dir()} | set(mirror.list_folders(root) if mirror else ())
-    return sorted(one for one in found if one.name not in (ASSEMBLED, JUDGED))
+    return sorted(one for one in found if _FINGERPRINT.fullmatch(one.name))
 
 
 def _prune(folder: Path, index: DigestIndex, mirror: Mirror | None) -> None:

@@ -147,6 +147,16 @@ def test_a_shard_of_refusals_only(shelf):
     assert open_shard(path).refusals == (refusal,)
 
 
+def test_collect_leaves_what_holds_no_shards(shelf, tmp_path):
+    """Finished trainings of `scalselect evaluate`, a judge's replies, what is known of models."""
+    kept = [tmp_path / name for name in ("runs/a/training.json", "judge/a.parquet", "models/a.json", "weights.json")]
+    for path in kept:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("{}")
+    collect(tmp_path, {PRINT})
+    assert all(path.exists() for path in kept)
+
+
 def test_collect_drops_other_fingerprints_and_half_written_files(shelf, tmp_path):
     fill(shelf, [1])
     fill(Shelf(tmp_path, "b" * 64), [1])
