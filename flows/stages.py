@@ -17,14 +17,14 @@ from prefect.tasks import Task
 
 from flows import dvc
 from tasks.__main__ import STAGES
-from tasks.errors import BusyError, EngineError, ScalSelectError
+from tasks.errors import AwayError, BusyError, EngineError, ScalSelectError
 
 __all__ = ["STAGES", "stage"]
 
 
 def _transient(_task: Task[..., Any], _run: TaskRun, state: State[Any]) -> bool:
-    """Retry what may go away by itself: a held workspace, dead workers. A wrong input stays wrong."""
-    return isinstance(state.data, BusyError | EngineError)
+    """Retry what may go away by itself: a held workspace, dead workers, storage out of reach. A wrong input stays."""
+    return isinstance(state.data, AwayError | BusyError | EngineError)
 
 
 @task(

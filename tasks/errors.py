@@ -10,7 +10,8 @@
     │   ├── BudgetError       the budget cannot be met exactly, and why
     │   └── LineageError      trace or verify found a file that is not the one recorded
     ├── BusyError             someone else holds the workspace; trying again later is right          (exit 1)
-    ├── StorageError          a disk that is full or forbidden, object storage that refuses or is away (exit 1)
+    ├── StorageError          a disk that is full or forbidden, object storage that refuses          (exit 1)
+    │   └── AwayError         object storage that cannot be reached; trying again later is right
     └── EngineError           workers died or made no progress; finished shards are kept             (exit 1)
 
 A single bad row is never an exception: it becomes a line in rejects.jsonl and the run goes on.
@@ -65,6 +66,10 @@ class BusyError(ScalSelectError):
 
 class StorageError(ScalSelectError):
     """The disk is full, read-only or forbidden, or object storage refuses or is away; what was finished is kept."""
+
+
+class AwayError(StorageError):
+    """Object storage cannot be reached just now; nothing done so far is lost."""
 
 
 class EngineError(ScalSelectError):

@@ -319,6 +319,7 @@ class EvaluateSettings(Section):
     tune: TuneSettings = TuneSettings()
     new_tokens: int = Field(default=32, gt=0, description="longest answer")
     batch_size: int = Field(default=32, gt=0, description="questions at a time")
+    jobs: int = Field(default=1, gt=0, description="runs at once on this machine, for models that leave it idle")
     keep_models: bool = Field(default=True, description="keep each trained model after its answers are known")
 
 

@@ -17,7 +17,7 @@ from io import BufferedReader
 from pathlib import Path
 from typing import Any, cast
 
-from tasks.errors import DatasetError, ParamsError, ScalSelectError, StorageError
+from tasks.errors import AwayError, DatasetError, ParamsError, ScalSelectError, StorageError
 
 Stamp = tuple[int, int | str]
 """Changes when a file does: its bytes, and its modification time in ns or, in object storage, its ETag."""
@@ -86,7 +86,7 @@ def telling_faults(where: str | Path) -> Iterator[None]:
             raise
         refused = isinstance(error, PermissionError) or "Credential" in kind.__name__
         fix = _SEE_CREDENTIALS if refused else _SEE_NETWORK
-        raise StorageError(f"{where}: {kind.__name__}: {error}; {fix}") from error
+        raise (StorageError if refused else AwayError)(f"{where}: {kind.__name__}: {error}; {fix}") from error
 
 
 def reach(name: str, key: str) -> None:

@@ -5,18 +5,17 @@ from __future__ import annotations
 import functools
 import hashlib
 import multiprocessing
-import os
 import pickle
 import sys
 import threading
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import BrokenExecutor, Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
-from multiprocessing.connection import wait
 from typing import Any
 
 from PIL import Image
 
+from tasks.engines.lifetime import end_with_parent
 from tasks.engines.work import Job, Preparer, name_rows
 from tasks.errors import EngineError, StorageError
 from tasks.problem import Problem
@@ -110,18 +109,11 @@ def _open_pool(frozen: bytes, workers: int, processes: bool) -> Executor:
 
 def _serve(frozen: bytes) -> None:
     """Start a decoding process: it ends with its parent, even one that was killed."""
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-    threading.Thread(target=_end_with, args=(parent.sentinel,), daemon=True).start()
+    end_with_parent()
     _adopt(frozen)
     # As many processes as cores, and each would otherwise start as many threads.
     if torch := sys.modules.get("torch"):
         torch.set_num_threads(1)
-
-
-def _end_with(sentinel: int) -> None:
-    wait([sentinel])
-    os._exit(1)
 
 
 def _adopt(frozen: bytes) -> None:

@@ -55,7 +55,7 @@ class Bench:
         if path.exists():
             log.info("%s: finished before", run.label)
         else:
-            write_json(path, self._work(run, subset, key))
+            write_json(path, self.work(run, subset, key))
         return read_outcome(json.loads(path.read_text(encoding="utf-8")), run, subset, self.tasks)
 
     def locate(self, run: Run, subset: Subset, chooser: Chooser) -> tuple[str, Path]:
@@ -73,7 +73,8 @@ class Bench:
         rows = self.full_rows if run.matching == "steps" else len(subset.rows)
         return count_steps(rows, self.settings.evaluate.tune)
 
-    def _work(self, run: Run, subset: Subset, key: str) -> dict[str, Any]:
+    def work(self, run: Run, subset: Subset, key: str) -> dict[str, Any]:
+        """Train and ask: what the run's record will hold. Raises ModelError, DatasetError and OSError."""
         settings, evaluate = self.settings.model, self.settings.evaluate
         folder, record = self.layout.store / "runs" / key, None
         model = folder / "model"

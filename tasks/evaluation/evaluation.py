@@ -24,6 +24,7 @@ from tasks.evaluation.bench import Bench
 from tasks.evaluation.held_out import Task, check_apart, read_tasks
 from tasks.evaluation.planning import Run, needed_signals, plan_runs
 from tasks.evaluation.report import Cell, Report, write
+from tasks.evaluation.side_by_side import unfinished, work_off
 from tasks.evaluation.subsets import Chooser, Subset
 from tasks.evaluation.table import FULL, UNTRAINED, Outcome, tabulate
 from tasks.evaluation.truth import Kept, describe, read_truth
@@ -52,6 +53,10 @@ def evaluate(settings: Settings, layout: Layout, out: Path) -> Report:
     write_subsets(out / "subsets.parquet", subsets, chooser)
     full = next(len(subset.rows) for run, subset in subsets.items() if run.method == FULL)
     bench = Bench(settings, layout, out / "runs", tasks, full)
+    if settings.evaluate.jobs > 1:
+        errands = unfinished(bench, subsets, chooser)
+        log.info("evaluate: %d of %d runs to do, %d at a time", len(errands), len(runs), settings.evaluate.jobs)
+        work_off(bench, errands, settings.evaluate.jobs)
     outcomes = []
     for number, run in enumerate(runs, 1):
         log.info("evaluate: run %d of %d, %s", number, len(runs), run.label)

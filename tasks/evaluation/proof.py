@@ -34,7 +34,7 @@ class Scale:
     """How large the proof is.
 
     shape: sizes of the model. rows: of the pool. captions, steps, seeing: what teaches it to see, for how many updates,
-    and how. per_group: held-out questions of each of the 28 groups. tune: how subsets are learnt.
+    and how. per_group: held-out questions of each of the 28 groups. tune: how subsets are learnt. jobs: runs at once.
     """
 
     shape: Shape
@@ -44,6 +44,7 @@ class Scale:
     per_group: int
     seeing: TuneSettings
     tune: Mapping[str, Any]
+    jobs: int
 
 
 _SEEING = TuneSettings(batch_size=64, learning_rate=2e-3, weight_decay=0.01, warmup=0.05, save_steps=250)
@@ -58,6 +59,7 @@ SCALES = {
         per_group=12,
         seeing=_SEEING,
         tune={**_TUNE, "batch_size": 8, "learning_rate": 5e-4},
+        jobs=2,
     ),
     "large": Scale(
         shape=Shape(width=256, layers=6, vision_layers=6, image_edge=48, patch=6),
@@ -67,6 +69,7 @@ SCALES = {
         per_group=24,
         seeing=_SEEING.model_copy(update={"batch_size": 128, "learning_rate": 1e-3}),
         tune={**_TUNE, "batch_size": 32, "learning_rate": 1e-3},
+        jobs=4,
     ),
 }
 """`small` for two cores, `large` for a GPU."""
@@ -103,14 +106,14 @@ def settings_of(root: Path, scale: Scale) -> Settings:
         {
             "dataset": {"path": str(root / "pool/data.json"), "image_root": str(root / "pool/images")},
             "model": {"path": str(root / "model"), "dtype": "float32"},
-            "evaluate": {**EVALUATE, "tune": scale.tune, "tasks": tasks},
+            "evaluate": {**EVALUATE, "tune": scale.tune, "jobs": scale.jobs, "tasks": tasks},
         }
     )
 
 
 def build(root: Path, scale: Scale) -> None:
     """Make `root`/pool, `root`/held_out/<skill> and `root`/model unless they are there. An unfinished build goes on."""
-    marker, label = root / "complete.txt", f"{replace(scale, tune={})}\n"
+    marker, label = root / "complete.txt", f"{replace(scale, tune={}, jobs=1)}\n"
     if marker.exists() and marker.read_text(encoding="utf-8") == label:
         return
     transformers_logging.disable_progress_bar()

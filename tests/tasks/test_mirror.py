@@ -205,6 +205,6 @@ def test_refused_credentials_stop_the_run_and_keep_what_is_done(tmp_path, s3):
     log.mkdir()
     script.write_text(RUN.format(path=sys.path, log=str(log), store=f"{s3}/store", data=str(layout.store.parent)))
     done = subprocess.run([sys.executable, script], env=environment, capture_output=True, text=True, check=False)
-    assert "StorageError" in done.stderr.splitlines()[-1]
+    assert "AwayError" in done.stderr.splitlines()[-1]
     assert "AWS_ENDPOINT_URL" in done.stderr.splitlines()[-1]
     assert computed(log) == []

@@ -1,5 +1,6 @@
 """The whole of an evaluation on a very small model: done once, never twice, and picked up where it was cut off."""
 
+import dataclasses
 import json
 import shutil
 
@@ -211,6 +212,41 @@ def test_lora_trains_adapters_and_leaves_a_whole_model(small):
     changed = {name for name in before if not np.array_equal(before[name], after[name])}
     assert changed
     assert all("language_model" in name and "_proj.weight" in name for name in changed)
+
+
+def test_runs_side_by_side_leave_the_records_of_runs_in_a_row(small):
+    folder, layout = small
+    reports = [evaluate(make_settings(folder, jobs=jobs), layout, folder / f"out{jobs}") for jobs in (1, 2)]
+    assert _without_cost(reports[0]) == _without_cost(reports[1])
+    names = [sorted(path.name for path in (folder / f"out{jobs}/runs").iterdir()) for jobs in (1, 2)]
+    assert names[0] == names[1]
+
+
+def test_a_fault_beside_others_is_raised(small):
+    folder, layout = small
+    settings = make_settings(folder, jobs=2)
+    shutil.rmtree(folder / "pool/images")
+    with pytest.raises(OSError, match="images"):
+        evaluate(settings, layout, folder / "out")
+
+
+def _without_cost(report):
+    return [dataclasses.replace(line, cost=None) for line in report.lines]
+
+
+def test_a_model_of_half_precision_learns_in_float32_and_is_saved_as_it_was(small):
+    from safetensors.torch import load_file
+
+    folder, layout = small
+    settings = make_settings(folder)
+    half = settings.model.model_copy(update={"dtype": "bfloat16"})
+    tune = settings.evaluate.tune.model_copy(update={"learning_rate": 2e-5, "warmup": 0.0, "weight_decay": 0.0})
+    model = training._model(folder / "model", half, tune)
+    assert {weight.dtype for weight in model.parameters()} == {torch.float32}
+    rows = read_rows(layout.samples, Chooser(settings, layout).choose(Run("random", 8, 0)).rows)
+    fine_tune(half, rows, tune, 0, 2, folder / "run")
+    saved = load_file(folder / "run/model/model.safetensors")
+    assert {weight.dtype for weight in saved.values()} == {torch.bfloat16}
 
 
 def test_frozen_parameters_stay_as_they_are(small):

@@ -231,9 +231,9 @@ def test_a_server_that_is_away_stops_the_run_and_rejects_no_row(folder, tmp_path
     """Read by the real client, from a port where nobody listens."""
     code = (
         "from tasks import places\n"
-        "from tasks.errors import StorageError\n"
+        "from tasks.errors import AwayError\n"
         "try: places.read_bytes('s3://team/a.jpg')\n"
-        "except StorageError as error: print(error)"
+        "except AwayError as error: print(error)"
     )
     environment = {**os.environ, "AWS_ENDPOINT_URL": "http://127.0.0.1:9", "AWS_ACCESS_KEY_ID": "a"}
     environment |= {"AWS_SECRET_ACCESS_KEY": "b", "AWS_MAX_ATTEMPTS": "1"}
