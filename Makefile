@@ -11,7 +11,7 @@ BIN := .venv/bin
 demo: .venv/installed  ## build the embedded demo, run the whole pipeline on it, show the result
 	$(BIN)/scalselect demo
 
-evaluate-demo: .venv/installed  ## teach a small VLM to see, fine-tune it on subsets, compare: about half an hour on two busy cores
+evaluate-demo: .venv/installed  ## teach a small VLM to see, fine-tune it on subsets, compare: 18 minutes on two quiet cores
 	$(BIN)/scalselect evaluate-demo --out build/evaluation
 
 test: .venv/installed  ## the fast tests

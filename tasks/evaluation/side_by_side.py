@@ -18,6 +18,8 @@ from tasks.evaluation.bench import Bench
 from tasks.evaluation.planning import Run
 from tasks.evaluation.subsets import Chooser, Subset
 
+log = logging.getLogger(__name__)
+
 _bench: Bench
 
 
@@ -44,23 +46,23 @@ def unfinished(bench: Bench, subsets: Mapping[Run, Subset], chooser: Chooser) ->
 def work_off(bench: Bench, errands: Sequence[Errand], jobs: int) -> None:
     """Do them, `jobs` at a time, each process with its share of the threads. Raises what a run raises."""
     threads = max(1, torch.get_num_threads() // jobs)
-    level = logging.getLogger().getEffectiveLevel()
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(min(jobs, len(errands) or 1), context, _open, (bench, threads, level)) as pool:
+    with ProcessPoolExecutor(min(jobs, len(errands) or 1), context, _open, (bench, threads)) as pool:
+        begun = {pool.submit(_do, errand): errand for errand in errands}
         try:
-            for done in as_completed([pool.submit(_do, errand) for errand in errands]):
+            for number, done in enumerate(as_completed(begun), 1):
                 done.result()
+                log.info("evaluate: %d of %d done, %s", number, len(errands), begun[done].run.label)
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise
 
 
-def _open(bench: Bench, threads: int, level: int) -> None:
+def _open(bench: Bench, threads: int) -> None:
     global _bench  # noqa: PLW0603
     end_with_parent()
     torch.set_num_threads(threads)
     transformers_logging.disable_progress_bar()
-    logging.basicConfig(level=level, format="%(message)s")
     _bench = bench
 
 
