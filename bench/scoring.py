@@ -73,9 +73,9 @@ def product_floor(rows: int, columns: int, rank: int, eigen: float) -> float:
     return once * rows / len(block) + eigen
 
 
-def published(rows: int, columns: int) -> np.ndarray:
+def published(folder: Path) -> np.ndarray:
     """The authors' way: the whole matrix in memory, a full thin SVD, twice."""
-    data = make_rows(rows, columns, 0)
+    data = np.concatenate([np.load(path) for path in sorted(folder.glob("*.npy"))])
     data -= data.mean(axis=0)
     values = np.linalg.svd(data, full_matrices=False)[1]
     rank = int(np.searchsorted(np.cumsum(values**2) / np.sum(values**2), 0.9)) + 1
@@ -83,11 +83,11 @@ def published(rows: int, columns: int) -> np.ndarray:
     return np.sum(left[:, :rank] ** 2, axis=1)
 
 
-def ours(rows: int, columns: int) -> np.ndarray:
-    """The same matrix through the method."""
-    data = make_rows(rows, columns, 0)
-    names = np.array([f"{row:08d}" for row in range(rows)])
-    tables = Tables(names, names, {"attended": ArrayMatrix(data)})
+def ours(folder: Path) -> np.ndarray:
+    """The same shards through the method."""
+    matrix = open_array(folder)
+    names = np.array([f"{row:08d}" for row in range(matrix.shape[0])])
+    tables = Tables(names, names, {"attended": matrix})
     method = METHODS["scalselect"]
     return method.score(tables, method.options())["score"]
 
@@ -121,8 +121,10 @@ def report_shards(rows: int, columns: int, dtype: str) -> float:
 
 
 def report_svd(rows: int, columns: int) -> None:
-    """Against numpy's full SVD, as published."""
-    mine, theirs = measured(ours, rows, columns), measured(published, rows, columns)
+    """Against numpy's full SVD, as published; both read the same float32 shards."""
+    with tempfile.TemporaryDirectory() as place:
+        folder = write_shards(Path(place) / "features", rows, columns, "float32")
+        mine, theirs = measured(ours, folder), measured(published, folder)
     worst = np.max(np.abs(mine.value - theirs.value))
     print(f"svd     {rows} x {columns}: ours {mine}, published {theirs}: {theirs.seconds / mine.seconds:.1f} x faster, "
           f"{theirs.peak / mine.peak:.1f} x less memory; scores differ by {worst:.1e}")  # fmt: skip
