@@ -74,7 +74,7 @@ def test_a_workspace_watches_the_bucket(demo, data, tmp_path):
     scaffold(workspace, f"{data}/data.json", str(demo / "model"), f"{data}/images")
     params = workspace / "params.yaml"
     params.write_text(params.read_text().replace("maximum_reject_share: 0.2", "maximum_reject_share: 1.0"))
-    subprocess.run([sys.executable, "-m", "dvc", "repro", "--quiet"], cwd=workspace, check=True, timeout=300)
+    dvc.call(workspace, "repro")
     assert dvc.status(workspace) == {}
     record(workspace, lambda line: None)
     completed = json.loads((workspace / "data/manifests/manifest.json").read_text())
