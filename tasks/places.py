@@ -103,8 +103,7 @@ def reach(name: str, key: str) -> None:
 
 def reach_bucket(url: str, key: str) -> None:
     """Raise DatasetError or StorageError unless the bucket of a URL is there; what is to lie in it may not be yet."""
-    scheme, _, rest = url.partition("://")
-    reach(f"{scheme}://{rest.partition('/')[0]}", key)
+    reach(_bucket_of(url), key)
 
 
 def within_reach(name: str) -> bool:
@@ -117,13 +116,17 @@ def within_reach(name: str) -> bool:
 
 
 def _what_is_missing(files: Any, url: str) -> str:
-    scheme, _, rest = url.partition("://")
-    bucket = f"{scheme}://{rest.partition('/')[0]}"
+    bucket = _bucket_of(url)
     try:
         files.info(bucket)
     except FileNotFoundError:
         return f"there is no bucket {bucket}, or not at this endpoint; correct the name"
     return f"the bucket is there, but nothing of that name in it; correct {key_of(url)!r} (case matters)"
+
+
+def _bucket_of(url: str) -> str:
+    scheme, _, rest = url.partition("://")
+    return f"{scheme}://{rest.partition('/')[0]}"
 
 
 def key_of(url: str) -> str:
@@ -162,22 +165,22 @@ def stamp(path: str | Path) -> Stamp:
 
 def list_stamps(folder: str | Path) -> dict[str, Stamp]:
     """The files right under a folder URL, by name, in as few requests as the store allows. No folder, no files."""
-    with telling_faults(folder):
-        try:
-            found = file_system(folder).ls(str(folder), detail=True)
-        except FileNotFoundError:
-            return {}
-    return {posixpath.basename(one["name"]): _stamp_of(one) for one in found if one["type"] == "file"}
+    return {posixpath.basename(one["name"]): _stamp_of(one) for one in _list(folder) if one["type"] == "file"}
 
 
 def list_folders(folder: str | Path) -> list[str]:
     """Names of the folders right under a folder URL."""
+    return sorted(posixpath.basename(one["name"].rstrip("/")) for one in _list(folder) if one["type"] == "directory")
+
+
+def _list(folder: str | Path) -> list[dict[str, Any]]:
+    """What lies right under a folder URL; nothing where there is no such folder."""
     with telling_faults(folder):
         try:
-            found = file_system(folder).ls(str(folder), detail=True)
+            found: list[dict[str, Any]] = file_system(folder).ls(str(folder), detail=True)
         except FileNotFoundError:
             return []
-    return sorted(posixpath.basename(one["name"].rstrip("/")) for one in found if one["type"] == "directory")
+    return found
 
 
 def find(folder: str | Path) -> list[str]:

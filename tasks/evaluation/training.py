@@ -36,6 +36,7 @@ from tasks.vlm.batch import Prepared, collate
 from tasks.vlm.checkpoint import open_checkpoint, small_files
 from tasks.vlm.configuration import read_config
 from tasks.vlm.digests import Digests
+from tasks.vlm.loading import choose_dtype
 from tasks.vlm.preparation import Preparer
 from tasks.vlm.pruning import decoder
 
@@ -237,14 +238,12 @@ def _save(trainer: Trainer, folder: Path, settings: ModelSettings, out: Path) ->
     model: Any = trainer.model
     if hasattr(model, "merge_and_unload"):
         model = model.merge_and_unload()
-    model.to(_precision(folder, settings)).save_pretrained(out)
+    model.to(_precision(settings)).save_pretrained(out)
     AutoProcessor.from_pretrained(folder, trust_remote_code=settings.trust_remote_code).save_pretrained(out)
 
 
-def _precision(folder: Path, settings: ModelSettings) -> torch.dtype:
-    """The base model's precision: as set, else as its configuration says, else float32."""
-    named: Any = settings.dtype
-    if named == "auto":
-        config = read_config(folder, settings)
-        named = config.dtype or config.get_text_config().dtype or torch.float32
-    return getattr(torch, named) if isinstance(named, str) else named  # type: ignore[no-any-return]
+def _precision(settings: ModelSettings) -> torch.dtype:
+    """The base model's precision."""
+    checkpoint = open_checkpoint(settings)
+    config = read_config(checkpoint.folder, settings)
+    return choose_dtype(settings, config, checkpoint, tuple(checkpoint.weights))

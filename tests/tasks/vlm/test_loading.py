@@ -25,18 +25,6 @@ from tests.tasks.vlm import zoo
 from tests.tasks.vlm.test_families import SAMPLES, pictures
 
 
-@pytest.fixture(scope="module")
-def original(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("llava")
-    zoo.llava(folder)
-    return folder
-
-
-@pytest.fixture
-def folder(original, tmp_path):
-    return shutil.copytree(original, tmp_path / "model")
-
-
 def settings(path, **model):
     model = {"path": str(path), "dtype": "float32", **model}
     return parse({"dataset": {"path": "x"}, "model": model})

@@ -13,19 +13,6 @@ from tasks.params import parse
 from tasks.vlm import recall
 from tasks.vlm.grouping import SHARED
 from tasks.vlm.signals import SIGNALS
-from tests.tasks.vlm import zoo
-
-
-@pytest.fixture(scope="module")
-def original(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("llava")
-    zoo.llava(folder)
-    return folder
-
-
-@pytest.fixture
-def folder(original, tmp_path):
-    return shutil.copytree(original, tmp_path / "model")
 
 
 def settings(path, extract=None, **model):
